@@ -1,0 +1,1 @@
+"""The hub side: spawners and their mixin."""

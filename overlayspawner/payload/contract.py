@@ -1,0 +1,299 @@
+"""The data both sides share: the spec the hub hands to a container, the codes of errors and notices.
+
+This module is imported on the start path of every container, so it imports nothing but what the
+interpreter has loaded anyway (``json`` only inside functions), and uses plain classes: ``dataclasses``
+and ``typing`` cost more to import than the whole of our own work at start.
+
+Everything here is a public, versioned contract. A change to a field comes with its migration in
+:meth:`Spec.from_dict`.
+"""
+
+from __future__ import annotations
+
+SPEC_VERSION = 1
+"""Version of the spec's JSON. A container accepts specs of its own version and older ones."""
+
+SPEC_ENV = "OVERLAYSPAWNER_SPEC"
+"""Environment variable that holds the spec as JSON; removed from the server's environment once read."""
+
+SPEC_FILE_ENV = "OVERLAYSPAWNER_SPEC_FILE"
+"""Environment variable that names a file holding the spec, where a variable would be too small."""
+
+MAX_SPEC_BYTES = 131_071
+"""One environment variable holds fewer than 131,072 bytes (Linux ``MAX_ARG_STRLEN``, 32 pages)."""
+
+PAYLOAD_DIR = "/opt/overlayspawner"
+"""Where engines with volumes mount the payload, read-only."""
+
+UV_DIR = "/opt/overlayspawner-uv"
+"""Where engines with volumes mount ``uv``, read-only."""
+
+PAYLOAD_ZIP = "overlay.pyz"
+PAYLOAD_LAUNCHER = "launcher.sh"
+PAYLOAD_COMPLETE = "COMPLETE"
+"""Written last into a payload volume: without it the volume counts as empty."""
+
+RUNTIME_ENV = "OVERLAYSPAWNER_RUNTIME"
+"""Tells the server extension where the runtime dir is; removed from the environment when it loads."""
+
+SERVER_JSON = "server.json"
+"""In the runtime dir: what the bootstrap found and decided, for the server extension and the command line."""
+
+MARK = "overlayspawner: "
+"""Start of every line our code prints on a container's standard error: ``overlayspawner: [code] sentence``.
+
+The hub reads these lines from the container's output, as hints only: whatever a container prints is
+untrusted.
+"""
+
+MARK_READY = "overlay-ready"
+MARK_PLAIN = "plain"
+
+KINDS = ("overlay", "isolated")
+LIFETIMES = ("persistent", "ephemeral")
+MODES = ("normal", "safe", "degraded")
+
+# Codes of errors and notices. They are stable: documentation, tests and front ends match on them, never on
+# the words of a message. `docs/reference/codes.md` lists each with what to do.
+CODES = {
+    # starting
+    "payload-missing": "The overlay's payload is missing or incomplete in this container.",
+    "no-python": "No Python interpreter of a Jupyter server was found in this image.",
+    "no-shell": "This image has no /bin/sh.",
+    "no-command": "This image has neither a command nor an entrypoint that could be wrapped.",
+    "bad-spec": "The hub's instructions could not be read.",
+    "deadline": "The storage did not answer in time.",
+    "bootstrap-failed": "Preparing the overlay failed.",
+    "no-runtime-dir": "There is no writable place for temporary files.",
+    "home-unknown": "The home directory of this image could not be found.",
+    "home-unwritable": "The home directory cannot be written to.",
+    "home-full": "The home directory's file system is full.",
+    "not-persistent": "Nothing of this home is on a volume: packages vanish with the container.",
+    "root-start": "The server starts as another user than the owner of the home.",
+    "env-broken": "The overlay's environment is damaged.",
+    "kernel-rescued": "A kernel was started without the overlay's copies of its own modules.",
+    "kernel-base": "A kernel was started with the image's packages only.",
+    "kernel-not-replaced": "The Python kernel could not be replaced by the overlay's.",
+    "old-server": "This image's Jupyter Server is too old for the Packages interface.",
+    "user-site-hidden": "Server extensions in ~/.local are not loaded.",
+    "old-container": "This container was created before the overlay's settings changed.",
+    "safe-mode": "This server was started without the overlay.",
+    # requests
+    "bad-request": "The request could not be understood.",
+    "bad-requirement": "A requirement could not be understood.",
+    "option-not-allowed": "Options are not allowed among requirements.",
+    "unknown-action": "There is no such action.",
+    "too-large": "The request is too large.",
+    "not-found": "There is no such thing.",
+    "not-authorized": "This user may not do that.",
+    "forbidden": "The request was refused.",
+    # changing an overlay
+    "busy": "Another server is changing this overlay.",
+    "no-such-package": "No such package.",
+    "no-matching-version": "No version fits this Python and the other packages.",
+    "conflict": "The requirements contradict each other.",
+    "build-failed": "A package could not be built.",
+    "index-unreachable": "The package index could not be reached.",
+    "index-auth": "The package index refused the credentials.",
+    "bad-package": "A package from the index is damaged.",
+    "disk-full": "There is no space left.",
+    "read-only": "The overlay's storage cannot be written to.",
+    "not-installed": "The package is not installed in this overlay.",
+    "in-base": "The package belongs to the image.",
+    "installer-missing": "Neither uv nor pip was found.",
+    "installer-failed": "The installer failed.",
+    "timeout": "It took too long.",
+    "cancelled": "It was cancelled.",
+    "interrupted": "The server stopped while the job ran.",
+    "no-overlay": "This server runs without an overlay.",
+    "internal": "Something unexpected happened.",
+}
+
+
+class OverlayError(Exception):
+    """An error a user may see: what happened, what to do, and a stable code.
+
+    Parameters
+    ----------
+    code:
+        One of :data:`CODES`.
+    message:
+        What happened and why, one sentence first; defaults to the code's own sentence.
+    hint:
+        What to do about it.
+    status:
+        The HTTP status of the answer in which the error is reported.
+    log:
+        Lines of a tool's output that explain the error (redacted, bounded by who raises it).
+    """
+
+    def __init__(
+        self, code: str, message: str = "", hint: str = "", *, status: int = 400, log: str = ""
+    ) -> None:
+        if code not in CODES:
+            raise ValueError(f"unknown error code {code!r}")
+        super().__init__(message or CODES[code])
+        self.code = code
+        self.message = message or CODES[code]
+        self.hint = hint
+        self.status = status
+        self.log = log
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the JSON shape of errors: ``{code, message, hint}`` and ``log`` where there is one."""
+        out = {"code": self.code, "message": self.message, "hint": self.hint}
+        if self.log:
+            out["log"] = self.log
+        return out
+
+
+def notice(code: str, message: str = "", hint: str = "") -> dict[str, str]:
+    """Return a notice ``{code, message, hint}``; the message defaults to the code's own sentence."""
+    return {"code": code, "message": message or CODES[code], "hint": hint}
+
+
+class Spec:
+    """The hub's instructions to one container.
+
+    Parameters
+    ----------
+    name:
+        Name of the overlay.
+    path:
+        Where the overlay lives, with ``{name}`` replaced: absolute, or relative to the persistent storage
+        (the home, or the single writable mount under it).
+    mounts:
+        The administrator's and our own mounts as ``{"path": str, "ro": bool}``, or ``None`` where the
+        engine has none (local processes): then the home counts as persistent.
+    kind, lifetime:
+        See the vocabulary: ``overlay|isolated``, ``persistent|ephemeral``.
+    requirements:
+        The administrator's requirements; kept apart from the user's and merged when resolving.
+    installer:
+        ``auto``, ``uv`` or ``pip``.
+    index_url, extra_index_urls, constraints, allow, deny, max_size:
+        Policy of the installer; ``max_size`` in bytes, 0 for none.
+    kernel:
+        ``replace`` (the overlay is ``python3``) or ``add`` (the image's stays ``python3``).
+    restore:
+        ``background``, ``before-start`` or ``manual``.
+    deadline:
+        Seconds the bootstrap may take before the server is started without it.
+    user_site:
+        ``kernels``, ``server`` or ``never``: who sees ``~/.local``.
+    safe:
+        This start runs without the overlay.
+    notices:
+        What the hub wants to be shown to the user.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "default",
+        path: str = ".overlay/default",
+        mounts: list[dict[str, object]] | None = None,
+        kind: str = "overlay",
+        lifetime: str = "persistent",
+        requirements: list[str] | None = None,
+        installer: str = "auto",
+        index_url: str = "",
+        extra_index_urls: list[str] | None = None,
+        constraints: list[str] | None = None,
+        allow: list[str] | None = None,
+        deny: list[str] | None = None,
+        max_size: int = 0,
+        kernel: str = "replace",
+        restore: str = "background",
+        deadline: float = 10.0,
+        user_site: str = "kernels",
+        safe: bool = False,
+        notices: list[dict[str, str]] | None = None,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.mounts = mounts
+        self.kind = kind
+        self.lifetime = lifetime
+        self.requirements = requirements or []
+        self.installer = installer
+        self.index_url = index_url
+        self.extra_index_urls = extra_index_urls or []
+        self.constraints = constraints or []
+        self.allow = allow or []
+        self.deny = deny or []
+        self.max_size = max_size
+        self.kernel = kernel
+        self.restore = restore
+        self.deadline = deadline
+        self.user_site = user_site
+        self.safe = safe
+        self.notices = notices or []
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON shape, with the version of the contract as ``v``."""
+        return {"v": SPEC_VERSION, **self.__dict__}
+
+    def to_json(self) -> str:
+        """Return the spec as one line of JSON.
+
+        Raises
+        ------
+        OverlayError
+            ``bad-spec`` when it would not fit into one environment variable.
+        """
+        import json
+
+        text = json.dumps(self.to_dict(), separators=(",", ":"), sort_keys=True)
+        size = len(SPEC_ENV) + 1 + len(text.encode()) + 1
+        if size > MAX_SPEC_BYTES:
+            raise OverlayError(
+                "bad-spec",
+                f"The overlay's settings take {size:,} bytes; an environment variable holds {MAX_SPEC_BYTES:,}.",
+                "Move long lists (requirements, constraints, allow, deny) into a package index or a constraints URL.",
+            )
+        return text
+
+    @classmethod
+    def from_dict(cls, data: object) -> Spec:
+        """Read a spec. Unknown fields are ignored: a newer hub may know more than this payload.
+
+        Raises
+        ------
+        OverlayError
+            ``bad-spec`` when it is not a spec, or has a field of a wrong type.
+        """
+        if not isinstance(data, dict) or not isinstance(data.get("v"), int):
+            raise OverlayError("bad-spec", "The hub's instructions are not a versioned JSON object.")
+        spec = cls()
+        for key, default in list(spec.__dict__.items()):
+            if key not in data:
+                continue
+            value = data[key]
+            if key == "deadline" and isinstance(value, int):
+                value = float(value)
+            fits = value is None or isinstance(value, list) if key == "mounts" else type(value) is type(default)
+            if not fits:
+                raise OverlayError("bad-spec", f"The field {key!r} of the hub's instructions has a wrong type.")
+            setattr(spec, key, value)
+        for key, allowed in (("kind", KINDS), ("lifetime", LIFETIMES)):
+            if getattr(spec, key) not in allowed:
+                raise OverlayError("bad-spec", f"{key} is {getattr(spec, key)!r}, not one of {', '.join(allowed)}.")
+        return spec
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        """Read a spec from JSON text.
+
+        Raises
+        ------
+        OverlayError
+            ``bad-spec``, as :meth:`from_dict`.
+        """
+        import json
+
+        try:
+            data = json.loads(text)
+        except ValueError as e:
+            raise OverlayError("bad-spec", f"The hub's instructions are not JSON: {e}") from None
+        return cls.from_dict(data)

@@ -1,0 +1,1 @@
+"""Installers behind one protocol: uv and pip."""

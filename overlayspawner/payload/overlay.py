@@ -1,0 +1,244 @@
+"""Where an overlay's files are, and the creation of its env by hand.
+
+An env is a real venv (PEP 405) at a path that does not change. Made by hand it takes a few milliseconds;
+``python -m venv`` takes hundreds of times that. On the start path: nothing but ``os`` and ``files`` here.
+"""
+
+from __future__ import annotations
+
+import os
+
+from overlayspawner.payload import files
+from overlayspawner.payload.probe import Base
+
+SCHEMA_VERSION = 1
+"""Version of the files in an overlay (``overlay.json``)."""
+
+_README = """This folder belongs to overlayspawner: it holds the Python packages you installed on top of the
+packages of your server's image.
+
+  requirements.txt   what you asked for; you may edit it (then run: overlay sync)
+  revisions/         one file for each change
+  envs/              the installed packages, one environment for each kind of image; they can be
+                     deleted and are built again from requirements.txt
+
+To start over, run `overlay reset`. To see what is wrong, run `overlay doctor`.
+"""
+
+BASE_PTH = "zzz-overlayspawner-base.pth"
+"""Adds a base that is itself a venv; sorts last, so that the overlay's own ``.pth`` files come first."""
+
+
+class Env:
+    """The venv that realises an overlay on one base key.
+
+    Parameters
+    ----------
+    path:
+        The venv's directory.
+    version:
+        ``X.Y`` of its Python.
+    """
+
+    def __init__(self, path: str, version: str) -> None:
+        self.path = path
+        self.version = version
+
+    @property
+    def python(self) -> str:
+        """The env's interpreter (a symbolic link to the base's)."""
+        return os.path.join(self.path, "bin", "python")
+
+    @property
+    def bin(self) -> str:
+        """The directory of its scripts."""
+        return os.path.join(self.path, "bin")
+
+    @property
+    def site_packages(self) -> str:
+        """The directory of its distributions."""
+        return os.path.join(self.path, "lib", "python" + self.version, "site-packages")
+
+    @property
+    def state(self) -> str:
+        """Our own files of this env: journal, set-aside, lease, stage, lock."""
+        return os.path.join(self.path, ".overlay")
+
+    @property
+    def lock_file(self) -> str:
+        """``pylock.toml`` of this env."""
+        return os.path.join(self.path, "pylock.toml")
+
+    def usable(self) -> bool:
+        """Whether the env can start a Python: three ``stat`` calls, nothing is run."""
+        return (
+            os.path.isfile(os.path.join(self.path, "pyvenv.cfg"))
+            and os.access(self.python, os.X_OK)
+            and os.path.isdir(self.site_packages)
+        )
+
+
+class Overlay:
+    """A named overlay in the user's storage.
+
+    Parameters
+    ----------
+    path:
+        The overlay's directory, for example ``/home/jovyan/.overlay/default``.
+    name, kind, lifetime:
+        See the vocabulary.
+    """
+
+    def __init__(
+        self, path: str, *, name: str = "default", kind: str = "overlay", lifetime: str = "persistent"
+    ) -> None:
+        self.path = path
+        self.name = name
+        self.kind = kind
+        self.lifetime = lifetime
+
+    @property
+    def requirements(self) -> str:
+        """``requirements.txt``: what the user asked for."""
+        return os.path.join(self.path, "requirements.txt")
+
+    @property
+    def revisions(self) -> str:
+        """The directory of revisions."""
+        return os.path.join(self.path, "revisions")
+
+    @property
+    def metadata(self) -> str:
+        """``overlay.json``."""
+        return os.path.join(self.path, "overlay.json")
+
+    def env(self, base: Base) -> Env:
+        """The env of this overlay on a base, whether or not it exists."""
+        return Env(os.path.join(self.path, "envs", base.key), base.version)
+
+    def create(self, base: Base) -> Env:
+        """Make the overlay and its env where they are missing; return the env.
+
+        Safe beside another server that does the same on the same storage: whoever renames first wins.
+        An env that exists is never touched.
+
+        Raises
+        ------
+        OSError
+            The storage can't be written to.
+        """
+        env = self.env(base)
+        if os.path.lexists(env.path):
+            return env
+        fresh = _makedirs(self.path)
+        envs = os.path.dirname(env.path)
+        files.mkdir(envs)
+        files.mkdir(self.revisions)
+        if fresh or not os.path.lexists(self.metadata):
+            self._describe()
+        new = os.path.join(envs, f".new-{base.key}-{os.urandom(4).hex()}")
+        make_env(new, env.path, base, kind=self.kind)
+        try:
+            files.rename(new, env.path)
+        except OSError:
+            # another server was first: theirs is as good as ours
+            files.remove_tree(new)
+            if not os.path.lexists(env.path):
+                raise
+        return env
+
+    def _describe(self) -> None:
+        import json
+
+        data = {"schema": SCHEMA_VERSION, "name": self.name, "kind": self.kind, "lifetime": self.lifetime}
+        files.write_atomic(os.path.join(self.path, "README.md"), _README, sync=False)
+        if not os.path.lexists(self.requirements):
+            files.write_atomic(self.requirements, "", sync=False)
+        files.write_atomic(self.metadata, json.dumps(data, indent=1) + "\n", sync=False)
+
+
+def _makedirs(path: str) -> bool:
+    parent = os.path.dirname(path)
+    if parent and not os.path.isdir(parent):
+        _makedirs(parent)
+    return files.mkdir(path)
+
+
+def make_env(directory: str, final: str, base: Base, *, kind: str = "overlay") -> None:
+    """Write a venv into ``directory`` that will live at ``final``.
+
+    Parameters
+    ----------
+    directory:
+        A path that does not exist yet.
+    final:
+        The path the env gets by the caller's rename; scripts name it.
+    base:
+        The base it stands on.
+    kind:
+        ``overlay`` sees the base's packages, ``isolated`` does not.
+
+    Raises
+    ------
+    OSError
+        The storage can't be written to.
+    """
+    env = Env(directory, base.version)
+    overlay = kind == "overlay"
+    for path in (directory, env.bin, os.path.join(directory, "lib"), os.path.dirname(env.site_packages)):
+        files.mkdir(path)
+    files.mkdir(env.site_packages)
+    files.mkdir(env.state)
+    # Mirror the base: a venv made without system packages must not show them to the overlay either.
+    system = overlay and base.system_site
+    home = os.path.dirname(base.interpreter)
+    files.write_atomic(
+        os.path.join(directory, "pyvenv.cfg"),
+        f"home = {home}\n"
+        f"include-system-site-packages = {'true' if system else 'false'}\n"
+        f"version = {base.full_version}\n"
+        f"executable = {os.path.realpath(base.interpreter)}\n"
+        "prompt = overlay\n",
+        sync=False,
+    )
+    files.symlink(base.interpreter, env.python)
+    for name in ("python3", "python" + base.version):
+        files.symlink("python", os.path.join(env.bin, name))
+    if overlay and base.is_venv:
+        # Every tool's "system site packages" lands on the Python below the venv. addsitedir, not a plain
+        # path line, so that the base's own .pth files work too.
+        site_dirs = [d for d in base.site_dirs if d.startswith(base.prefix + os.sep)]
+        lines = f"import site; list(map(site.addsitedir, {site_dirs!r}))\n"
+        files.write_atomic(os.path.join(env.site_packages, BASE_PTH), lines, sync=False)
+    files.write_atomic(os.path.join(directory, "pip.conf"), pip_conf(), sync=False)
+    final_python = Env(final, base.version).python
+    for name in ("pip", "pip3"):
+        files.write_atomic(os.path.join(env.bin, name), pip_script(final_python), 0o755, sync=False)
+
+
+def pip_conf(constraint: str = "") -> str:
+    """Return ``ENV/pip.conf``: it beats ``user = true`` in the user's or the image's configuration."""
+    text = "[global]\nuser = false\ndisable-pip-version-check = true\n"
+    if constraint:
+        text += f"constraint = {constraint}\n"
+    return text
+
+
+def pip_script(python: str) -> str:
+    """Return ``ENV/bin/pip``.
+
+    A shell script rather than a Python one: it works when pip itself is only in the base, and can take
+    variables away that beat a venv (``PIP_USER`` and friends) from this one call, not from the user's other
+    environments.
+    """
+    return (
+        "#!/bin/sh\n"
+        "# Made by overlayspawner: pip of this overlay.\n"
+        "unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT\n"
+        f"exec {shell_quote(python)} -m pip \"$@\"\n"
+    )
+
+
+def shell_quote(text: str) -> str:
+    """Quote for a POSIX shell (``shlex.quote`` without importing it)."""
+    return "'" + text.replace("'", "'\\''") + "'"
