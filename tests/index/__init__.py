@@ -1,0 +1,1 @@
+"""The packages that the local index serves."""
