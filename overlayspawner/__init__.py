@@ -15,7 +15,7 @@ _LAZY = {
     "OverlayLocalSpawner": "overlayspawner.hub.local",
 }
 
-__all__ = [*_LAZY, "__version__"]
+__all__ = ["OverlayDockerSpawner", "OverlayLocalSpawner", "OverlaySpawnerMixin", "__version__"]
 
 
 def __getattr__(name: str) -> object:

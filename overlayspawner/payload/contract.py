@@ -249,8 +249,8 @@ class Spec:
         if size > MAX_SPEC_BYTES:
             raise OverlayError(
                 "bad-spec",
-                f"The overlay's settings take {size:,} bytes; an environment variable holds {MAX_SPEC_BYTES:,}.",
-                "Move long lists (requirements, constraints, allow, deny) into a package index or a constraints URL.",
+                f"The overlay's settings take {size:,} bytes; a variable holds {MAX_SPEC_BYTES:,}.",
+                "Move long lists (requirements, constraints, allow, deny) into a package index.",
             )
         return text
 
@@ -272,13 +272,19 @@ class Spec:
             value = data[key]
             if key == "deadline" and isinstance(value, int):
                 value = float(value)
-            fits = value is None or isinstance(value, list) if key == "mounts" else type(value) is type(default)
+            fits = (
+                value is None or isinstance(value, list) if key == "mounts" else type(value) is type(default)
+            )
             if not fits:
-                raise OverlayError("bad-spec", f"The field {key!r} of the hub's instructions has a wrong type.")
+                raise OverlayError(
+                    "bad-spec", f"The field {key!r} of the hub's instructions has a wrong type."
+                )
             setattr(spec, key, value)
         for key, allowed in (("kind", KINDS), ("lifetime", LIFETIMES)):
             if getattr(spec, key) not in allowed:
-                raise OverlayError("bad-spec", f"{key} is {getattr(spec, key)!r}, not one of {', '.join(allowed)}.")
+                raise OverlayError(
+                    "bad-spec", f"{key} is {getattr(spec, key)!r}, not one of {', '.join(allowed)}."
+                )
         return spec
 
     @classmethod

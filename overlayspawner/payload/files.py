@@ -120,3 +120,20 @@ def remove_tree(path: str) -> None:
             os.unlink(path)
     except OSError:
         pass
+
+
+def write_test(path: str) -> None:
+    """Write one block to a new file and remove it again.
+
+    Raises
+    ------
+    OSError
+        The directory can't be written to (permissions, read-only) or has no space left (full, quota).
+    """
+    step("test " + path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, b"\0" * 4096)
+    finally:
+        os.close(fd)
+        os.unlink(path)

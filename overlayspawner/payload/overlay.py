@@ -235,7 +235,7 @@ def pip_script(python: str) -> str:
         "#!/bin/sh\n"
         "# Made by overlayspawner: pip of this overlay.\n"
         "unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT\n"
-        f"exec {shell_quote(python)} -m pip \"$@\"\n"
+        f'exec {shell_quote(python)} -m pip "$@"\n'
     )
 
 

@@ -154,7 +154,13 @@ def _site_dirs() -> list[str]:
     """The directories on ``sys.path`` that hold distributions, without user site, stdlib and our zip."""
     user_site = getattr(sys.modules.get("site"), "USER_SITE", None)
     stdlib = os.path.dirname(os.__file__)
-    skip = {"", stdlib, os.path.join(stdlib, "lib-dynload"), user_site, os.getcwd() if not sys.flags.isolated else ""}
+    skip = {
+        "",
+        stdlib,
+        os.path.join(stdlib, "lib-dynload"),
+        user_site,
+        os.getcwd() if not sys.flags.isolated else "",
+    }
     out = []
     for entry in sys.path:
         if entry in skip or entry in out or entry.endswith((".zip", ".pyz")) or not os.path.isdir(entry):

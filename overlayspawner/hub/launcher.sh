@@ -1,0 +1,99 @@
+# The first stage of a container's start, in POSIX sh because only sh is sure to be there.
+#
+# Sourced, with the image's command as "$@" and OVERLAYSPAWNER_PAYLOAD naming the payload's directory. It
+# finds the Python that the single-user server runs on, has it prepare the overlay, and sets the few
+# variables that it prints. It never exits and never changes "$@": whoever sourced it runs the command, come
+# what may. Lines on standard error that begin with "overlayspawner:" are read by the hub, as hints.
+
+_ovl_say() {
+    printf 'overlayspawner: [%s] %s\n' "$1" "$2" >&2
+}
+
+# The interpreter in a script's first line, or nothing. Knows plain paths, env (with -S, options and
+# assignments) and the two-line form that pip and conda write where a path is too long for a first line.
+_ovl_interpreter() {
+    _ovl_line=
+    _ovl_second=
+    { IFS= read -r _ovl_line && IFS= read -r _ovl_second; } <"$1" 2>/dev/null
+    case $_ovl_line in
+    '#!'*) ;;
+    *) return 1 ;;
+    esac
+    case $_ovl_second in
+    "'''exec' "*)
+        _ovl_line=${_ovl_second#"'''exec' "}
+        case $_ovl_line in
+        '"'*) _ovl_line=${_ovl_line#'"'} && printf '%s\n' "${_ovl_line%%'"'*}" ;;
+        *) printf '%s\n' "${_ovl_line%% *}" ;;
+        esac
+        return 0
+        ;;
+    esac
+    _ovl_line=${_ovl_line#'#!'}
+    # Words are split on purpose; a subshell keeps "$@" and globbing as they are.
+    (
+        set -f
+        # shellcheck disable=SC2086
+        set -- $_ovl_line
+        case ${1##*/} in
+        env)
+            shift
+            while [ $# -gt 0 ]; do
+                case $1 in
+                -* | *=*) shift ;;
+                *) break ;;
+                esac
+            done
+            [ $# -gt 0 ] || exit 1
+            ;;
+        esac
+        case ${1##*/} in
+        python* | pypy*) command -v "$1" ;;
+        *) exit 1 ;;
+        esac
+    )
+}
+
+# The Python of the single-user server: of the entry point that the command names, else of the one on PATH,
+# else of whatever Python program the command is.
+_ovl_find() {
+    for _ovl_word in "$@"; do
+        case ${_ovl_word##*/} in
+        jupyterhub-singleuser | jupyter-labhub)
+            _ovl_path=$(command -v "$_ovl_word" 2>/dev/null) && _ovl_interpreter "$_ovl_path" && return 0
+            ;;
+        esac
+    done
+    for _ovl_word in jupyterhub-singleuser jupyter-labhub; do
+        _ovl_path=$(command -v "$_ovl_word" 2>/dev/null) && _ovl_interpreter "$_ovl_path" && return 0
+    done
+    [ $# -gt 0 ] && _ovl_path=$(command -v "$1" 2>/dev/null) || return 1
+    case ${1##*/} in
+    python* | pypy*) printf '%s\n' "$_ovl_path" ;;
+    *) _ovl_interpreter "$_ovl_path" ;;
+    esac
+}
+
+_ovl_start() {
+    if [ ! -r "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" ]; then
+        _ovl_say payload-missing "The payload is incomplete: starting without the overlay."
+        return 0
+    fi
+    if ! _ovl_python=$(_ovl_find "$@"); then
+        _ovl_say no-python "No Python of a Jupyter server was found in this image: starting without the overlay."
+        return 0
+    fi
+    # Nothing but shell assignments is evaluated, and only behind the line that our own program prints.
+    _ovl_out=$("$_ovl_python" -I "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" start) || _ovl_out=
+    case $_ovl_out in
+    *'# overlayspawner 1
+'*) eval "${_ovl_out#*'# overlayspawner 1
+'}" ;;
+    *) _ovl_say bootstrap-failed "Preparing the overlay failed: starting without it." ;;
+    esac
+}
+
+if [ -n "${OVERLAYSPAWNER_SPEC:-}${OVERLAYSPAWNER_SPEC_FILE:-}" ]; then
+    _ovl_start "$@"
+fi
+unset _ovl_line _ovl_second _ovl_word _ovl_path _ovl_python _ovl_out

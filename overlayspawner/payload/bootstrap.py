@@ -1,0 +1,398 @@
+"""The start: open the overlay and say how the server's environment has to differ.
+
+Split in two, because a hung network file system can't be interrupted from within: the parent looks only at
+the image (local files), the child at the user's storage, under a deadline. Whatever happens in the child,
+the parent goes on and the server starts.
+
+On the start path: ``json`` is the heaviest import here, and costs as much as all of our own work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from overlayspawner.payload import files, kernelspec, runtime
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import (
+    MARK,
+    MARK_READY,
+    RUNTIME_ENV,
+    SERVER_JSON,
+    SPEC_ENV,
+    SPEC_FILE_ENV,
+    OverlayError,
+    Spec,
+    notice,
+)
+from overlayspawner.payload.overlay import Env, Overlay, shell_quote
+from overlayspawner.payload.probe import Base, probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+HEADER = "# overlayspawner 1\n"
+"""First line of what ``start`` prints; the launcher evaluates nothing that does not follow it."""
+
+RESTORE_ENV = "OVERLAYSPAWNER_RESTORE"
+"""JSON of the variables to put back, where there is no runtime dir yet to keep it in (root start)."""
+
+
+def main(argv: list[str]) -> int:
+    """Run ``overlay.pyz start``: print shell assignments for the launcher."""
+    environ = os.environ
+    try:
+        lines = start(environ)
+    except OverlayError as e:
+        _say(e.code, f"{e.message} Starting without the overlay.")
+        lines = [f"unset {SPEC_ENV} {SPEC_FILE_ENV}"]
+    except Exception as e:
+        # The server starts whatever happens; the log gets one line that says why there is no overlay.
+        _say("bootstrap-failed", f"{type(e).__name__}: {e}. Starting without the overlay.")
+        lines = [f"unset {SPEC_ENV} {SPEC_FILE_ENV}"]
+    sys.stdout.write(HEADER + "".join(line + "\n" for line in lines))
+    sys.stdout.flush()
+    return 0
+
+
+def _say(code: str, sentence: str) -> None:
+    print(f"{MARK}[{code}] {sentence}".replace("\n", " "), file=sys.stderr, flush=True)
+
+
+def read_spec(environ: Mapping[str, str]) -> Spec | None:
+    """Return the hub's spec, or ``None`` where there is no hub.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-spec``.
+    """
+    text = environ.get(SPEC_ENV)
+    path = environ.get(SPEC_FILE_ENV)
+    if not text and path:
+        try:
+            with open(path, encoding="utf-8") as f:
+                text = f.read()
+        except (OSError, UnicodeDecodeError) as e:
+            raise OverlayError("bad-spec", f"The hub's instructions in {path} can't be read: {e}") from None
+    return Spec.from_json(text) if text else None
+
+
+def start(environ: Mapping[str, str]) -> list[str]:
+    """Prepare everything for a server; return the shell lines that set its environment.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-spec``, ``no-runtime-dir``.
+    """
+    spec = read_spec(environ)
+    if spec is None:
+        return []
+    base = probe()
+    home = find_home(environ)
+    if os.geteuid() == 0:
+        # The image's start script will become another user (NB_UID) or stay root: either way the home is
+        # not ours to write to yet. The server extension opens the overlay later, as the final user. (Another
+        # uid than the home's owner, but not root, stays what it is: Kubernetes' fsGroup volumes belong to
+        # root and are writable by group.)
+        return _deferred(spec, base, home, environ)
+    context = open_context(spec, environ=environ, base=base, storage=_under_deadline)
+    for n in context.notices:
+        _say(n["code"], n["message"])
+    if context.env is not None:
+        _say(MARK_READY, f"The overlay is at {context.env.path}.")
+    lines = [f"unset {SPEC_ENV} {SPEC_FILE_ENV}", _export(RUNTIME_ENV, context.runtime)]
+    variables = runtime.server_environment(context, environ, bad_home=context.bad_home)
+    return lines + [_export(k, v) for k, v in variables.items()]
+
+
+def _deferred(spec: Spec, base: Base, home: str, environ: Mapping[str, str]) -> list[str]:
+    """Bring the server extension in, and leave the rest to it."""
+    import json
+
+    directory = runtime.make_dir(environ, home, mode=0o755 if os.geteuid() == 0 else 0o700)
+    runtime.write_config(directory, _payload())
+    variables = {
+        "JUPYTER_CONFIG_PATH": runtime.prepend(directory + "/config", environ.get("JUPYTER_CONFIG_PATH"))
+    }
+    if runtime.hide_user_site(spec, base):
+        variables["PYTHONNOUSERSITE"] = "1"
+    restore = {k: environ.get(k) for k in variables}
+    variables[RESTORE_ENV] = json.dumps(restore)
+    _say("root-start", "The overlay is opened once the server runs as its final user.")
+    return [_export(k, v) for k, v in variables.items()]
+
+
+def _export(name: str, value: str) -> str:
+    return f"export {name}={shell_quote(value)}"
+
+
+def find_home(environ: Mapping[str, str]) -> str:
+    """Return the home directory: ``HOME``, else the one in the user database, else ``""``."""
+    home = environ.get("HOME", "")
+    if not home:
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):
+            return ""
+    return home.rstrip("/") or "/"
+
+
+def overlay_path(spec: Spec, home: str) -> str:
+    """Return where the overlay lives: on the user's persistent storage.
+
+    That is the home when something is mounted at or above it, else the single writable mount under it, else
+    the home (and :func:`storage_notices` says that it is not persistent).
+    """
+    path = spec.path.replace("{name}", spec.name)
+    if path.startswith("~/"):
+        return home + path[1:]
+    if os.path.isabs(path):
+        return path
+    return os.path.join(storage_root(spec, home), path)
+
+
+def storage_root(spec: Spec, home: str) -> str:
+    """Return the directory that a relative overlay path is relative to."""
+    if spec.mounts is None or _home_mounted(spec, home):
+        return home
+    prefix = home.rstrip("/") + "/"
+    under = [str(m["path"]).rstrip("/") for m in spec.mounts if str(m["path"]).startswith(prefix)]
+    writable = [
+        str(m["path"]).rstrip("/")
+        for m in spec.mounts
+        if not m.get("ro") and str(m["path"]).rstrip("/") in under
+    ]
+    return writable[0] if len(writable) == 1 else home
+
+
+def _home_mounted(spec: Spec, home: str) -> bool:
+    for mount in spec.mounts or []:
+        path = str(mount["path"]).rstrip("/") or "/"
+        if path != "/" and (home + "/").startswith(path + "/"):
+            return True
+    return False
+
+
+class Found:
+    """What :func:`open_storage` found; plain data, because it crosses a pipe.
+
+    ``overlay`` and ``env`` are paths (``""`` for none), ``user_kernel`` the user's own ``python3``
+    specification, ``bad_home`` whether the home is unwritable or full.
+    """
+
+    def __init__(self, *notices: dict[str, str], bad_home: bool = False) -> None:
+        self.overlay = ""
+        self.env = ""
+        self.mode = "degraded"
+        self.notices = list(notices)
+        self.user_kernel: dict[str, object] | None = None
+        self.bad_home = bad_home
+
+
+def open_context(
+    spec: Spec,
+    *,
+    environ: Mapping[str, str],
+    runtime_dir: str | None = None,
+    base: Base | None = None,
+    storage: Callable[[Spec, Base, str], Found] | None = None,
+) -> Context:
+    """Open the overlay of a spec and write the runtime dir.
+
+    Parameters
+    ----------
+    spec:
+        The instructions; ``Spec()`` where there is no hub.
+    environ:
+        The environment of the server.
+    runtime_dir:
+        The runtime dir to use; a new one is made when it is ``None``.
+    base:
+        The base, when it is known already.
+    storage:
+        How :func:`open_storage` is called; the bootstrap puts a deadline around it.
+
+    Raises
+    ------
+    OverlayError
+        ``no-runtime-dir``.
+    """
+    base = base or probe()
+    home = find_home(environ)
+    directory = runtime_dir or runtime.make_dir(environ, home)
+    found = (storage or open_storage)(spec, base, home)
+    overlay = env = None
+    if found.overlay:
+        overlay = Overlay(found.overlay, name=spec.name, kind=spec.kind, lifetime=spec.lifetime)
+    if found.env:
+        env = Env(found.env, base.version)
+    context = Context(
+        spec=spec,
+        base=base,
+        home=home,
+        runtime=directory,
+        payload=_payload(),
+        overlay=overlay,
+        env=env,
+        mode=found.mode,
+        notices=[*spec.notices, *found.notices],
+        base_lock=base.lock(),
+    )
+    context.bad_home = found.bad_home
+    runtime.write_config(directory, context.payload)
+    context.notices.extend(kernelspec.write(context, found.user_kernel, environ))
+    runtime.write_commands(context, environ)
+    variables = runtime.server_environment(context, environ, bad_home=context.bad_home)
+    context.restore_env = {
+        k: environ.get(k)
+        for k in variables
+        if k in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH", "PYTHONNOUSERSITE")
+    }
+    deferred = environ.get(RESTORE_ENV)
+    if deferred:
+        import json
+
+        context.restore_env.update(json.loads(deferred))
+    files.write_atomic(os.path.join(directory, SERVER_JSON), context.to_json(), 0o600, sync=False)
+    return context
+
+
+def _payload() -> str:
+    """The zip (or the directory above the package) that this code is imported from."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def open_storage(spec: Spec, base: Base, home: str) -> Found:
+    """Look at the user's storage and make the overlay where it is missing.
+
+    Never raises for what is wrong with the storage: that is a notice, and the server starts without the
+    overlay.
+    """
+    found = Found()
+    if not home:
+        found.notices.append(notice("home-unknown"))
+        return found
+    problem = _write_test(home)
+    found.bad_home = problem is not None
+    if problem:
+        found.notices.append(problem)
+    found.user_kernel = kernelspec.user_kernel(home)
+    if spec.safe:
+        found.mode = "safe"
+        found.notices.append(notice("safe-mode"))
+        return found
+    path = overlay_path(spec, home)
+    if _is_lost(spec, home):
+        found.notices.append(
+            notice("not-persistent", hint="Ask your administrator to mount a volume at your home directory.")
+        )
+    try:
+        env = Overlay(path, name=spec.name, kind=spec.kind, lifetime=spec.lifetime).create(base)
+    except OSError as e:
+        if problem is None:
+            found.notices.append(_storage_problem(e, path))
+        return found
+    found.overlay = path
+    if not env.usable():
+        found.notices.append(
+            notice(
+                "env-broken",
+                f"The overlay's environment at {env.path} is damaged; kernels use the image's packages only.",
+                "Run `overlay doctor` in a terminal.",
+            )
+        )
+        return found
+    found.env = env.path
+    found.mode = "normal"
+    return found
+
+
+def _is_lost(spec: Spec, home: str) -> bool:
+    """Whether a persistent overlay would vanish with the container: nothing of the home is mounted."""
+    if spec.lifetime != "persistent" or spec.mounts is None or os.path.isabs(spec.path):
+        return False
+    return storage_root(spec, home) == home and not _home_mounted(spec, home)
+
+
+def _write_test(home: str) -> dict[str, str] | None:
+    """Try to write one block to the home; return a notice when that fails."""
+    path = os.path.join(home, f".overlayspawner-{os.urandom(4).hex()}.tmp")
+    try:
+        files.write_test(path)
+    except OSError as e:
+        return _storage_problem(e, home)
+    return None
+
+
+def _storage_problem(e: OSError, path: str) -> dict[str, str]:
+    import errno
+
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return notice(
+            "home-full",
+            f"There is no space left at {path}: nothing can be saved or installed.",
+            "Delete files you no longer need, then restart your server.",
+        )
+    return notice(
+        "home-unwritable",
+        f"{path} can't be written to ({e.strerror}): nothing can be installed.",
+        "Ask your administrator to check the permissions of your home directory.",
+    )
+
+
+def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
+    """Run :func:`open_storage` in a child, and give up on it after ``spec.deadline`` seconds."""
+    import json
+    import select
+    import signal
+    from time import monotonic
+
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(read)
+            # The launcher reads our standard output to its end: a child that hangs must not hold it open.
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, 0)
+            os.dup2(null, 1)
+            data = json.dumps(open_storage(spec, base, home).__dict__).encode()
+            while data:
+                data = data[os.write(write, data) :]
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+    end = monotonic() + spec.deadline
+    poll = select.poll()
+    poll.register(read, select.POLLIN | select.POLLHUP)
+    chunks = []
+    try:
+        while True:
+            left = end - monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+                late = notice("deadline", f"Your storage did not answer within {spec.deadline:g} seconds.")
+                return Found(late, bad_home=True)
+            chunk = os.read(read, 65536)
+            if not chunk:
+                break
+            chunks.append(chunk)
+    finally:
+        os.close(read)
+    os.waitpid(pid, 0)
+    found = Found()
+    try:
+        found.__dict__.update(json.loads(b"".join(chunks)))
+    except ValueError:
+        return Found(
+            notice("bootstrap-failed", "Opening your overlay failed; see the server's log."), bad_home=True
+        )
+    return found

@@ -1,0 +1,221 @@
+"""The kernels of a server: the overlay's ``python3``, derived from the image's.
+
+Derived, because the image's specification may carry an environment, metadata, a provisioner or a wrapper
+command that its notebooks rely on; it stays reachable as ``python3-base``. On the start path.
+"""
+
+from __future__ import annotations
+
+import os
+
+from overlayspawner.payload import files
+from overlayspawner.payload.contract import notice
+from overlayspawner.payload.overlay import shell_quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from overlayspawner.payload.context import Context
+    from overlayspawner.payload.probe import Base
+
+NATIVE = "python3"
+BASE = "python3-base"
+ADDED = "python3-overlay"
+USER = "python3-user"
+
+
+def user_kernel(home: str) -> dict[str, Any] | None:
+    """Return the user's own ``python3`` specification, where it is valid, with its directory.
+
+    A dangling one (its interpreter is gone) is ``None``: it must not hide anything. Reads the user's
+    storage.
+    """
+    directory = os.path.join(home, ".local", "share", "jupyter", "kernels", NATIVE)
+    spec = _read(directory)
+    if spec is None:
+        return None
+    argv = spec["argv"]
+    if os.path.isabs(argv[0]) and not os.access(argv[0], os.X_OK):
+        return None
+    return {"spec": spec, "directory": directory}
+
+
+def image_kernel(base: Base, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """Return the image's ``python3`` specification and its directory (``""`` where it has none)."""
+    roots = [p for p in environ.get("JUPYTER_PATH", "").split(os.pathsep) if p]
+    roots += [os.path.join(base.prefix, "share", "jupyter"), "/usr/local/share/jupyter", "/usr/share/jupyter"]
+    for root in roots:
+        directory = os.path.join(root, "kernels", NATIVE)
+        spec = _read(directory)
+        if spec is not None:
+            return spec, directory
+    # What jupyter_client does with an installed ipykernel that has no specification.
+    native = {
+        "argv": ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "metadata": {"debugger": True},
+    }
+    return native, ""
+
+
+def _read(directory: str) -> dict[str, Any] | None:
+    import json
+
+    try:
+        with open(os.path.join(directory, "kernel.json"), encoding="utf-8") as f:
+            spec = json.load(f)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(spec, dict):
+        return None
+    argv = spec.get("argv")
+    if not isinstance(argv, list) or not argv or not all(isinstance(a, str) for a in argv):
+        return None
+    return spec
+
+
+def is_python(word: str) -> bool:
+    """Whether a word of a command names a Python interpreter: ``python``, ``/usr/bin/python3.11``."""
+    name = os.path.basename(word)
+    return name.rstrip("0123456789.") in ("python", "pypy")
+
+
+def derive(argv: list[str], launcher: list[str]) -> list[str] | None:
+    """Put the overlay's launcher in the place of the interpreter of a kernel's command.
+
+    Parameters
+    ----------
+    argv:
+        The image's command, for example ``["conda", "run", "python", "-Xdev", "-m", "ipykernel_launcher",
+        "-f", "{connection_file}"]``.
+    launcher:
+        What replaces the interpreter word.
+
+    Returns
+    -------
+    The new command; ``None`` when no interpreter is run as ``python [options] -m MODULE``.
+    """
+    for i, word in enumerate(argv):
+        if not is_python(word):
+            continue
+        rest = argv[i + 1 :]
+        if "-m" in rest and all(w.startswith("-") for w in rest[: rest.index("-m")]):
+            return [*argv[:i], *launcher, *rest]
+        return None
+    return None
+
+
+def absolute(argv: list[str], python: str) -> list[str]:
+    """Name the base's interpreter by its path.
+
+    jupyter_client replaces a plain ``python`` by the *server's* interpreter; a terminal's jupyter would take
+    the first on ``PATH``, the overlay's.
+    """
+    if is_python(argv[0]) and not os.path.isabs(argv[0]):
+        return [python, *argv[1:]]
+    return argv
+
+
+def write(context: Context, user: dict[str, Any] | None, environ: Mapping[str, str]) -> list[dict[str, str]]:
+    """Write the generated kernelspecs into the runtime dir; return notices.
+
+    The directories exist also where there is nothing to put in: Jupyter looks only at paths that exist when
+    the server starts.
+    """
+    share = os.path.join(context.runtime, "share", "jupyter")
+    kernels = os.path.join(share, "kernels")
+    os.makedirs(kernels, 0o700, exist_ok=True)
+    os.makedirs(os.path.join(share, "labextensions"), 0o700, exist_ok=True)
+    image, resources = image_kernel(context.base, environ)
+    script = os.path.join(context.runtime, "kernel.sh")
+    files.write_atomic(script, kernel_script(context, environ), 0o700, sync=False)
+    argv = image["argv"]
+    ours = derive(argv, ["/bin/sh", script, "{connection_file}"])
+    if ours is None:
+        return [
+            notice(
+                "kernel-not-replaced",
+                "The image's Python kernel starts in a way we do not know; it does not see your overlay.",
+            )
+        ]
+    if context.env is None:
+        # Without an overlay the kernel is the image's, but what is in ~/.local can stop it just as well.
+        _write(kernels, NATIVE, {**image, "argv": ours}, resources)
+        return []
+    if context.spec.kernel != "replace":
+        _write(kernels, ADDED, {**image, "argv": ours, "display_name": "Python 3 (overlay)"}, resources)
+        return []
+    shown = image.get("display_name") or "Python 3"
+    plain = absolute(argv, context.base.executable)
+    _write(kernels, NATIVE, {**image, "argv": ours}, resources)
+    _write(kernels, BASE, {**image, "argv": plain, "display_name": f"{shown}, image only"}, resources)
+    if user is not None:
+        theirs = dict(user["spec"])
+        theirs["display_name"] = f"{theirs.get('display_name') or 'Python 3'}, yours"
+        _write(kernels, USER, theirs, user["directory"])
+    return []
+
+
+def _write(kernels: str, name: str, spec: Mapping[str, object], resources: str) -> None:
+    import json
+
+    directory = os.path.join(kernels, name)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    files.write_atomic(os.path.join(directory, "kernel.json"), json.dumps(spec, indent=1) + "\n", sync=False)
+    if not resources:
+        return
+    try:
+        names = os.listdir(resources)
+    except OSError:
+        return
+    for entry in names:
+        if entry != "kernel.json" and not os.path.lexists(os.path.join(directory, entry)):
+            os.symlink(os.path.join(resources, entry), os.path.join(directory, entry))
+
+
+def kernel_script(context: Context, environ: Mapping[str, str]) -> str:
+    """Return ``kernel.sh``: starts a kernel in the overlay, or in the base when that died at once last time.
+
+    In sh, because what it guards against (a ``.pth`` that exits, a segmentation fault at import) ends a
+    Python before the first line of a program. A mark is made before Python starts and taken away by the
+    launcher when the kernel is ready: a mark that is still there means that the same connection file was
+    tried before and died. It costs a millisecond; the kernel keeps its process id.
+    """
+    runtime = context.runtime
+    python = context.env.python if context.env is not None else context.base.executable
+    payload = context.payload
+    if os.path.isdir(payload):
+        payload = os.path.join(payload, "overlayspawner", "payload", "__main__.py")
+    # The server's PYTHONNOUSERSITE is ours, not the image's; kernels get the image's, or the trait's.
+    if context.spec.user_site == "never":
+        site = "PYTHONNOUSERSITE=1; export PYTHONNOUSERSITE\n"
+    elif environ.get("PYTHONNOUSERSITE"):
+        site = f"PYTHONNOUSERSITE={shell_quote(environ['PYTHONNOUSERSITE'])}; export PYTHONNOUSERSITE\n"
+    else:
+        site = "unset PYTHONNOUSERSITE\n"
+    base = shell_quote(context.base.executable)
+    tail = f"{shell_quote(payload)} kernel --runtime {shell_quote(runtime)}"
+    return (
+        "#!/bin/sh\n"
+        "# kernel.sh CONNECTION_FILE PYTHON_ARGUMENTS...: made by overlayspawner\n"
+        f"mark={shell_quote(runtime + '/starting')}/${{1##*/}}\n"
+        "shift\n"
+        "options=\n"
+        'while [ $# -gt 0 ] && [ "$1" != -m ]; do options="$options $1"; shift; done\n'
+        f"python={shell_quote(python)}\n"
+        'if [ -e "$mark" ]; then\n'
+        '    rm -f "$mark"\n'
+        "    why=died\n"
+        'elif [ ! -x "$python" ]; then\n'
+        "    why=missing\n"
+        "else\n"
+        f"    {site}"
+        '    : >"$mark" 2>/dev/null\n'
+        f'    exec "$python" $options {tail} --mark "$mark" -- "$@"\n'
+        "fi\n"
+        # -s: what killed the kernel may as well be in the user site
+        f'exec {base} -s $options {tail} --base $why -- "$@"\n'
+    )

@@ -1,0 +1,258 @@
+"""The runtime dir: a private, container-local folder of generated files, one per server.
+
+Laid out as::
+
+    server.json      what the start found (Context)
+    config/          on JUPYTER_CONFIG_PATH: brings the server extension in
+    share/jupyter/   on JUPYTER_PATH: generated kernelspecs, links to lab extensions
+    bin/             pip, overlay: first on the PATH of kernels and terminals
+    wrappers/        the image's own commands, run by the overlay's Python: last of ours on that PATH
+    terminal/        rc file of the terminals
+    jupyter/         JUPYTER_RUNTIME_DIR
+    starting/        marks of kernels that have not said "ready" yet
+    notices/         what kernels found out
+
+Never in the user's storage. On the start path.
+"""
+
+from __future__ import annotations
+
+import os
+
+from overlayspawner.payload import files
+from overlayspawner.payload.contract import OverlayError, Spec
+from overlayspawner.payload.overlay import pip_script, shell_quote
+from overlayspawner.payload.probe import Base
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from overlayspawner.payload.context import Context
+
+PREFIX = "overlayspawner-"
+# Commands that must go on acting on the base, or that the overlay has its own of.
+_NO_WRAPPER = ("jupyter", "pip", "conda", "mamba", "python", "activate", "deactivate", "overlay", "uv")
+
+
+def make_dir(environ: Mapping[str, str], home: str, mode: int = 0o700) -> str:
+    """Make a new private directory and return its path.
+
+    A predictable path in a shared ``/tmp`` that holds a configuration file would be code execution for
+    whoever makes it first; hence a random name, made by us, never reused.
+
+    Raises
+    ------
+    OverlayError
+        ``no-runtime-dir``: no writable place outside the home (a server with ``disable_user_config`` drops
+        every configuration path under it, and a home may be full).
+    """
+    name = PREFIX + os.urandom(8).hex()
+    for parent in (environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR"), "/tmp", "/dev/shm", "/var/tmp"):  # noqa: S108
+        if not parent or not os.path.isabs(parent) or _under(parent, home):
+            continue
+        path = os.path.join(parent, name)
+        try:
+            os.mkdir(path, 0o700)
+            os.chmod(path, mode)
+            for sub in ("config", "config/jupyter_server_config.d"):
+                os.mkdir(os.path.join(path, sub), 0o755)
+        except OSError:
+            files.remove_tree(path)
+            continue
+        return path
+    raise OverlayError("no-runtime-dir")
+
+
+def _under(path: str, home: str) -> bool:
+    return (
+        bool(home) and home != "/" and (os.path.realpath(path) + "/").startswith(os.path.realpath(home) + "/")
+    )
+
+
+def remove(path: str) -> None:
+    """Delete a runtime dir."""
+    if os.path.basename(path).startswith(PREFIX):
+        files.remove_tree(path)
+
+
+def write_config(directory: str, payload: str) -> None:
+    """Write the configuration that brings the server extension in.
+
+    ``jupyter_config.py`` is read by every Jupyter application and also with ``--config=FILE``, where
+    ``jupyter_server_config.py`` is not. It is executed more than once per process.
+    """
+    config = os.path.join(directory, "config")
+    _write(
+        os.path.join(config, "jupyter_config.py"),
+        "import sys\n"
+        f"if {payload!r} not in sys.path:\n"
+        "    # before a pip-installed overlayspawner of the image\n"
+        f"    sys.path.insert(0, {payload!r})\n"
+        "c = get_config()\n"
+        "# JupyterLab's own extension manager runs pip in the server's Python, which is the image's.\n"
+        "# jupyter_lab_config.py and jupyter_server_config.py are read later and may say otherwise.\n"
+        'c.LabApp.extension_manager = "readonly"\n',
+    )
+    _write(
+        os.path.join(config, "jupyter_server_config.d", "overlayspawner.json"),
+        '{"ServerApp": {"jpserver_extensions": {"overlayspawner": true}}}\n',
+    )
+
+
+def prepend(first: str, rest: str | None) -> str:
+    """Put a directory before a search path that may be unset."""
+    return first + (os.pathsep + rest if rest else "")
+
+
+def hide_user_site(spec: Spec, base: Base) -> bool:
+    """Whether the server runs without ``~/.local``.
+
+    Not when the single-user application itself lives there: then the image's directories hold no
+    ``jupyter_server``.
+    """
+    if spec.user_site == "server":
+        return False
+    names = ("jupyter_server", "notebook", "jupyterhub")
+    return any(os.path.isdir(os.path.join(d, name)) for d in base.site_dirs for name in names)
+
+
+def server_environment(
+    context: Context, environ: Mapping[str, str], *, bad_home: bool = False
+) -> dict[str, str]:
+    """Return the variables that the server's environment differs by; the extension takes most back."""
+    directory = context.runtime
+    variables = {
+        "JUPYTER_CONFIG_PATH": prepend(directory + "/config", environ.get("JUPYTER_CONFIG_PATH")),
+        "JUPYTER_PATH": prepend(directory + "/share/jupyter", environ.get("JUPYTER_PATH")),
+    }
+    if not environ.get("JUPYTER_RUNTIME_DIR"):
+        # A full or read-only home stops a server at its runtime files.
+        variables["JUPYTER_RUNTIME_DIR"] = directory + "/jupyter"
+    if bad_home and not environ.get("IPYTHONDIR"):
+        # Must not exist yet: Jupyter migrates settings out of an existing one, into the home.
+        variables["IPYTHONDIR"] = directory + "/ipython"
+    if hide_user_site(context.spec, context.base):
+        variables["PYTHONNOUSERSITE"] = "1"
+    return variables
+
+
+def search_path(context: Context, path: str) -> str:
+    """Return the ``PATH`` of kernels and terminals: ours, the overlay's, wrappers, then what was there."""
+    ours = [context.runtime + "/bin"]
+    if context.env is not None:
+        ours += [context.env.bin, context.runtime + "/wrappers"]
+    rest = [p for p in path.split(os.pathsep) if p not in ours]
+    return os.pathsep.join(ours + rest)
+
+
+def write_commands(context: Context, environ: Mapping[str, str]) -> None:
+    """Write ``bin/`` and the terminals' rc file."""
+    directory = context.runtime
+    for name in ("bin", "wrappers", "terminal", "jupyter", "starting", "notices"):
+        os.makedirs(os.path.join(directory, name), mode=0o700, exist_ok=True)
+    overlay = (
+        "#!/bin/sh\n"
+        f"exec {shell_quote(context.base.executable)} -I {shell_quote(_runnable(context.payload))} cli"
+        f' --runtime {shell_quote(directory)} "$@"\n'
+    )
+    _write(os.path.join(directory, "bin", "overlay"), overlay, 0o755)
+    if context.env is not None:
+        # Beside ENV/bin/pip, because `pip install pip` replaces that one.
+        for name in ("pip", "pip3"):
+            _write(os.path.join(directory, "bin", name), pip_script(context.env.python), 0o755)
+    _write(os.path.join(directory, "terminal", "bashrc"), _bashrc(context))
+
+
+def _runnable(payload: str) -> str:
+    """What ``python`` is given to run us: the zip, or the package's ``__main__`` in a checkout."""
+    if os.path.isdir(payload):
+        return os.path.join(payload, "overlayspawner", "payload", "__main__.py")
+    return payload
+
+
+def _bashrc(context: Context) -> str:
+    # Terminals are login shells, whose /etc/profile resets PATH. bash reads a given rc file only when it is
+    # not a login shell: so ours reads what a login shell would, and sets PATH last.
+    ours = search_path(context, "")
+    text = (
+        "[ -r /etc/profile ] && . /etc/profile\n"
+        'for _overlay_rc in "$HOME/.bash_profile" "$HOME/.bash_login" "$HOME/.profile"; do\n'
+        '    if [ -r "$_overlay_rc" ]; then . "$_overlay_rc"; break; fi\n'
+        "done\n"
+        "unset _overlay_rc\n"
+        f'PATH={shell_quote(ours.rstrip(os.pathsep))}:"$PATH"\n'
+        f"export PATH JUPYTER_PATH={shell_quote(context.runtime + '/share/jupyter')}"
+        '"${JUPYTER_PATH:+:$JUPYTER_PATH}"\n'
+    )
+    if context.env is not None:
+        text += f"export VIRTUAL_ENV={shell_quote(context.env.path)}\n"
+    return text
+
+
+def write_wrappers(context: Context) -> int:
+    """Write a wrapper for each command of the image that runs on the base's Python; return how many.
+
+    The image's ``ipython``, ``pytest``, ``dask`` name the base's interpreter in their first line and would
+    not see the overlay. Reads the first line of each file in the base's ``bin``: not for the start path.
+    """
+    if context.env is None:
+        return 0
+    source = os.path.dirname(context.base.executable)
+    real = os.path.realpath(context.base.executable)
+    count = 0
+    for name in sorted(os.listdir(source)):
+        path = os.path.join(source, name)
+        if name.startswith(_NO_WRAPPER) or not os.path.isfile(path) or not os.access(path, os.X_OK):
+            continue
+        if not _runs_on(path, real):
+            continue
+        text = f'#!/bin/sh\nexec {shell_quote(context.env.python)} {shell_quote(path)} "$@"\n'
+        _write(os.path.join(context.runtime, "wrappers", name), text, 0o755)
+        count += 1
+    return count
+
+
+def _runs_on(script: str, interpreter: str) -> bool:
+    """Whether a script's first lines name this interpreter by path (not by ``env``, which follows PATH)."""
+    try:
+        with open(script, "rb") as f:
+            head = f.read(512)
+    except OSError:
+        return False
+    if not head.startswith(b"#!"):
+        return False
+    lines = head.split(b"\n")
+    words = lines[0][2:].split()
+    if len(lines) > 1 and lines[1].startswith(b"'''exec' "):
+        words = [lines[1][9:].split(b'"')[1] if lines[1][9:10] == b'"' else lines[1][9:].split()[0]]
+    return bool(words) and os.path.realpath(os.fsdecode(words[0])) == interpreter
+
+
+def sweep(keep: str) -> int:
+    """Delete runtime dirs of ours, in the parent of ``keep``, whose server is gone; return how many.
+
+    A container that is kept between starts (``remove = False``) would otherwise gather them.
+    """
+    parent = os.path.dirname(keep)
+    count = 0
+    for name in os.listdir(parent):
+        path = os.path.join(parent, name)
+        if path == keep or not name.startswith(PREFIX):
+            continue
+        try:
+            info = os.lstat(path)
+            with open(os.path.join(path, "pid"), encoding="ascii") as f:
+                pid = int(f.read())
+        except (OSError, ValueError):
+            continue  # another one's, or being made
+        if info.st_uid != os.geteuid() or not os.path.isdir(path) or os.path.islink(path):
+            continue
+        if not os.path.exists(f"/proc/{pid}") or pid == os.getpid():
+            files.remove_tree(path)
+            count += 1
+    return count
+
+
+def _write(path: str, text: str, mode: int = 0o644) -> None:
+    files.write_atomic(path, text, mode, sync=False)
