@@ -1,0 +1,469 @@
+"""A real JupyterHub for tests: its own process, proxy, database and ports, and what a test does with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import requests
+
+from tests.support.client import Server
+from tests.support.index import LocalIndex, bridge_address
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "a long password for tests only"
+
+_CONFIG = """\
+import json, os
+c = get_config()
+harness = json.loads({settings!r})
+c.JupyterHub.bind_url = harness["url"]
+c.JupyterHub.hub_ip = harness["hub_ip"]
+c.JupyterHub.hub_connect_ip = harness["hub_ip"]
+c.JupyterHub.hub_port = harness["hub_port"]
+c.JupyterHub.db_url = "sqlite:///hub.sqlite"
+c.JupyterHub.cookie_secret_file = harness["directory"] + "/cookie_secret"
+c.JupyterHub.authenticator_class = "dummy"
+c.DummyAuthenticator.password = harness["password"]
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {{"admin"}}
+c.ConfigurableHTTPProxy.command = harness["proxy"]
+c.ConfigurableHTTPProxy.api_url = harness["proxy_api"]
+c.ConfigurableHTTPProxy.auth_token = harness["proxy_token"]
+c.JupyterHub.services = [{{"name": "harness", "api_token": harness["token"]}}]
+c.JupyterHub.load_roles = [
+    {{
+        "name": "harness",
+        "services": ["harness"],
+        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "read:hub", "shutdown"],
+    }}
+]
+c.JupyterHub.spawner_class = harness["spawner"]
+c.Spawner.environment = harness["environment"]
+if harness["image"]:
+    c.DockerSpawner.image = harness["image"]
+c.DockerSpawner.prefix = harness["prefix"]
+c.DockerSpawner.remove = True
+"""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def proxy_command() -> list[str]:
+    """Return the command of npm's configurable-http-proxy; installed into ``.cache/node`` when absent."""
+    local = ROOT / ".cache" / "node" / "node_modules" / ".bin" / "configurable-http-proxy"
+    if not local.exists():
+        found = shutil.which("configurable-http-proxy")
+        if found:
+            return [found]
+        print("installing configurable-http-proxy with npm into .cache/node ...", file=sys.stderr)
+        local.parents[2].mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["npm", "install", "--no-audit", "--no-fund", "configurable-http-proxy"],
+            cwd=local.parents[2],
+            check=True,
+            stdout=sys.stderr,
+        )
+    return [str(local)]
+
+
+class SpawnFailed(Exception):
+    """The hub says that a server did not start.
+
+    Parameters
+    ----------
+    events:
+        All progress events, in their order.
+    """
+
+    def __init__(self, events: list[dict[str, Any]]) -> None:
+        super().__init__(events[-1].get("message", "no event") if events else "no event")
+        self.events = events
+
+
+class RunningHub:
+    """A hub in a process of its own; a context manager.
+
+    Parameters
+    ----------
+    config:
+        Python lines that end up in ``jupyterhub_config.py`` after the harness's own. ``harness`` is a dict
+        with what the harness decided (``prefix``, ``url``, ``hub_ip``, ...).
+    spawner:
+        ``c.JupyterHub.spawner_class``.
+    image:
+        ``c.DockerSpawner.image``.
+    index:
+        Where pip in the containers finds packages; told to them as an administrator would, through
+        ``PIP_INDEX_URL`` and ``PIP_TRUSTED_HOST``.
+    environment:
+        More of ``c.Spawner.environment``.
+    docker:
+        Whether the hub has to be reachable from containers, and containers and volumes have to be removed.
+    """
+
+    alive: ClassVar[list[RunningHub]] = []
+
+    def __init__(
+        self,
+        config: str = "",
+        *,
+        spawner: str = "overlay-docker",
+        image: str = "",
+        index: LocalIndex | None = None,
+        environment: dict[str, str] | None = None,
+        docker: bool = True,
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="overlay-hub-"))
+        self.docker = docker
+        self.prefix = f"ovltest-{uuid.uuid4().hex[:8]}"
+        self.host = f"http://127.0.0.1:{free_port()}"
+        self.token = uuid.uuid4().hex
+        self.log_file = self.directory / "hub.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tokens: dict[str, str] = {}
+        self._volumes: set[str] = set()
+        hub_ip = bridge_address() if docker else "127.0.0.1"
+        settings: dict[str, Any] = {
+            "url": self.host,
+            "hub_ip": hub_ip,
+            "hub_port": free_port(hub_ip),
+            "directory": str(self.directory),
+            "password": PASSWORD,
+            "proxy": proxy_command(),
+            "proxy_api": f"http://127.0.0.1:{free_port()}",
+            "proxy_token": uuid.uuid4().hex,
+            "token": self.token,
+            "spawner": spawner,
+            "image": image,
+            "prefix": self.prefix,
+            "environment": {**(index_environment(index, docker) if index else {}), **(environment or {})},
+        }
+        text = _CONFIG.format(settings=json.dumps(settings)) + "\n" + config
+        self.config_file = self.directory / "jupyterhub_config.py"
+        self.config_file.write_text(text)
+        self.config_file.chmod(0o600)
+        self.api = requests.Session()
+        self.api.trust_env = False
+        self.api.headers["Authorization"] = f"token {self.token}"
+        self.client: Any = None
+        if docker:
+            import docker as engine
+
+            self.client = engine.from_env()
+
+    # -- the process --------------------------------------------------------------------------------
+
+    def __enter__(self) -> RunningHub:
+        RunningHub.alive.append(self)
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.stop()
+        finally:
+            RunningHub.alive.remove(self)
+            self._clean()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start(self, *, timeout: float = 60) -> None:
+        """Start the hub's process and wait until it answers.
+
+        Parameters
+        ----------
+        timeout:
+            Seconds until an AssertionError with the hub's log is raised.
+        """
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterhub", "-f", str(self.config_file)],
+                cwd=self.directory,
+                # local spawners find jupyterhub-singleuser as an activated environment would
+                env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        end = time.monotonic() + timeout
+        while True:
+            assert self._process.poll() is None, f"the hub died:\n{self.log()}"
+            assert time.monotonic() < end, f"the hub does not answer:\n{self.log()}"
+            try:
+                if self.api.get(f"{self.host}/hub/api/info", timeout=5).ok:
+                    return
+            except requests.RequestException:
+                pass
+            time.sleep(0.1)
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """Stop the hub's process. ``signal.SIGKILL`` leaves proxy and servers running, as a crash does."""
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    @property
+    def running(self) -> bool:
+        """Whether the hub's process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def log(self, lines: int = 200) -> str:
+        """Return the end of the hub's log."""
+        if not self.log_file.exists():
+            return ""
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+
+    def report(self) -> str:
+        """Return what helps to understand a failed test: the hub's log and those of its containers."""
+        parts = [f"--- hub {self.prefix}\n{self.log()}"]
+        for container in self.containers():
+            try:
+                text = container.logs(tail=60).decode(errors="replace")
+            except Exception as error:
+                text = f"(no log: {error})"
+            parts.append(f"--- container {container.name} ({container.status})\n{text}")
+        return "\n".join(parts)
+
+    # -- users and servers --------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Call the hub's REST API as the administrators' service; nothing is raised for the status."""
+        options.setdefault("timeout", 60)
+        return self.api.request(method, f"{self.host}/hub/api/{path}", **options)
+
+    def add_user(self, user: str) -> str:
+        """Make a user where there is none, and return a token of theirs."""
+        if user not in self._tokens:
+            made = self.call("POST", f"users/{quote(user)}")
+            assert made.status_code in (201, 409), made.text
+            answer = self.call("POST", f"users/{quote(user)}/tokens", json={"note": "tests"})
+            assert answer.ok, answer.text
+            self._tokens[user] = answer.json()["token"]
+        return self._tokens[user]
+
+    def login(self, user: str) -> requests.Session:
+        """Log in through the login page, as a browser does."""
+        session = requests.Session()
+        session.trust_env = False
+        url = f"{self.host}/hub/login"
+        session.get(url, timeout=30)
+        answer = session.post(
+            url,
+            data={"username": user, "password": PASSWORD, "_xsrf": xsrf(session, "/hub/")},
+            allow_redirects=False,
+            timeout=30,
+        )
+        assert answer.status_code == 302, f"{answer.status_code} {answer.text[:2000]}"
+        return session
+
+    def start_server(
+        self, user: str, name: str = "", options: dict[str, Any] | None = None, *, wait: bool = True
+    ) -> Server:
+        """Ask the hub to start a server.
+
+        Parameters
+        ----------
+        name:
+            Of a named server.
+        options:
+            The user's options.
+        wait:
+            Until it is ready; otherwise call :meth:`wait_ready`.
+
+        Raises
+        ------
+        SpawnFailed
+            It did not start.
+        """
+        self.add_user(user)
+        answer = self.call("POST", self._path(user, name), json=options or {})
+        if answer.status_code not in (201, 202):
+            raise SpawnFailed([{"failed": True, "message": f"{answer.status_code} {answer.text}"}])
+        if wait:
+            self.wait_ready(user, name)
+        return self.server(user, name)
+
+    def server(self, user: str, name: str = "") -> Server:
+        """Return a client for a server that runs."""
+        path = f"{quote(user)}/{quote(name)}/" if name else f"{quote(user)}/"
+        return Server(f"{self.host}/user/{path}", self.add_user(user))
+
+    def events(self, user: str, name: str = "", *, timeout: float = 180) -> Iterator[dict[str, Any]]:
+        """Yield the progress events of a server's start as they come.
+
+        Parameters
+        ----------
+        timeout:
+            Seconds without any byte until ``requests`` raises.
+        """
+        with self.call("GET", f"{self._path(user, name)}/progress", stream=True, timeout=timeout) as answer:
+            assert answer.ok, f"{answer.status_code} {answer.text[:2000]}"
+            for line in answer.iter_lines(chunk_size=1):
+                if line.startswith(b"data:"):
+                    yield json.loads(line[5:])
+
+    def wait_ready(self, user: str, name: str = "") -> list[dict[str, Any]]:
+        """Wait until the hub calls a server ready, and return all progress events.
+
+        Raises
+        ------
+        SpawnFailed
+            It did not start.
+        """
+        seen: list[dict[str, Any]] = []
+        for event in self.events(user, name):
+            seen.append(event)
+            if event.get("ready"):
+                return seen
+            if event.get("failed"):
+                break
+        raise SpawnFailed(seen)
+
+    def stop_server(self, user: str, name: str = "", *, timeout: float = 60) -> None:
+        """Stop a server and wait until the hub says so; with ``remove=True`` its container is gone then."""
+        answer = self.call("DELETE", self._path(user, name))
+        assert answer.status_code in (202, 204, 404), answer.text
+        end = time.monotonic() + timeout
+        while self.model(user)["servers"].get(name, {}).get("pending") or name in self.model(user)["servers"]:
+            assert time.monotonic() < end, f"the server is still there after {timeout} s"
+            time.sleep(0.1)
+
+    def model(self, user: str) -> dict[str, Any]:
+        """Return the hub's model of a user."""
+        answer = self.call("GET", f"users/{quote(user)}")
+        assert answer.ok, answer.text
+        model: dict[str, Any] = answer.json()
+        return model
+
+    @staticmethod
+    def _path(user: str, name: str) -> str:
+        return f"users/{quote(user)}/" + (f"servers/{quote(name)}" if name else "server")
+
+    # -- the engine ---------------------------------------------------------------------------------
+
+    def containers(self, name: str = "") -> list[Any]:
+        """Return this hub's containers, running or not; ``name`` narrows to those that contain it."""
+        if self.client is None:
+            return []
+        found = self.client.containers.list(all=True, filters={"name": self.prefix}, ignore_removed=True)
+        return [c for c in found if c.name.startswith(self.prefix) and name in c.name]
+
+    def container(self, user: str) -> Any:
+        """Return the one container of a user."""
+        found = [
+            c for c in self.containers() if re.fullmatch(rf"{self.prefix}-{re.escape(user)}(--.*)?", c.name)
+        ]
+        assert len(found) == 1, f"{user} has {len(found)} containers: {[c.name for c in found]}"
+        return found[0]
+
+    def volumes(self) -> list[str]:
+        """Return the names of the volumes that begin with this hub's prefix."""
+        found = self.client.volumes.list(filters={"name": self.prefix})
+        return sorted(v.name for v in found if v.name.startswith(self.prefix))
+
+    def make_volume(self, name: str, **options: Any) -> str:
+        """Make a volume that is removed with the hub; its full name begins with the hub's prefix."""
+        full = f"{self.prefix}-{name}"
+        self.client.volumes.create(full, **options)
+        return full
+
+    def forget_volume(self, name: str) -> None:
+        """Remove a volume of any name with the hub."""
+        self._volumes.add(name)
+
+    def run_in(self, volume: str, path: str, image: str, script: str) -> str:
+        """Run a shell script as root with a volume mounted at ``path``; return what it printed."""
+        raw: bytes = self.client.containers.run(
+            image,
+            entrypoint=["/bin/sh", "-ec"],
+            command=[script],
+            user="0",
+            working_dir="/",
+            remove=True,
+            network_mode="none",
+            stderr=True,
+            name=f"{self.prefix}-prepare-{uuid.uuid4().hex[:6]}",
+            volumes={volume: {"bind": path, "mode": "rw"}},
+        )
+        return raw.decode(errors="replace")
+
+    def _clean(self) -> None:
+        if self.client is None:
+            return
+        for container in self.containers():
+            try:
+                container.remove(force=True, v=True)
+            except Exception:
+                pass
+        for name in {*self.volumes(), *self._volumes}:
+            try:
+                self.client.volumes.get(name).remove(force=True)
+            except Exception as error:
+                print(f"the volume {name} stays: {error}", file=sys.stderr)
+        self.client.close()
+
+
+def index_environment(index: LocalIndex, container: bool = True) -> dict[str, str]:
+    """Return the variables with which an administrator points pip at the local index."""
+    url = index.container_url if container else index.url
+    host = index.container_host if container else "127.0.0.1"
+    return {"PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": host}
+
+
+def xsrf(session: requests.Session, path: str) -> str:
+    """Return the XSRF token that a session has for a path, for example ``/hub/`` or ``/user/alice/``."""
+    for cookie in session.cookies:
+        if cookie.name == "_xsrf" and cookie.path == path:
+            return str(cookie.value)
+    raise AssertionError(f"no _xsrf cookie for {path}: {[(c.name, c.path) for c in session.cookies]}")
+
+
+def in_parallel(*calls: Any) -> list[Any]:
+    """Call several functions at once; return their results, or raise the first exception."""
+    results: list[Any] = [None] * len(calls)
+    errors: list[BaseException] = []
+
+    def one(at: int) -> None:
+        try:
+            results[at] = calls[at]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
