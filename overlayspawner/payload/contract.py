@@ -85,6 +85,9 @@ CODES = {
     "unknown-action": "There is no such action.",
     "too-large": "The request is too large.",
     "not-found": "There is no such thing.",
+    "method-not-allowed": "This can't be done with that.",
+    "not-available": "This action is not available in this version.",
+    "not-authenticated": "Nobody is logged in.",
     "not-authorized": "This user may not do that.",
     "forbidden": "The request was refused.",
     # changing an overlay
