@@ -84,7 +84,11 @@ _ovl_start() {
         return 0
     fi
     # Nothing but shell assignments is evaluated, and only behind the line that our own program prints.
-    _ovl_out=$("$_ovl_python" -I "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" start) || _ovl_out=
+    # Not `python overlay.pyz start`: runpy alone would cost a quarter of the whole.
+    _ovl_out=$("$_ovl_python" -I -c 'import sys
+sys.path.insert(0, sys.argv[1])
+from overlayspawner.payload.bootstrap import main
+main(sys.argv[2:])' "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" start) || _ovl_out=
     case $_ovl_out in
     *'# overlayspawner 1
 '*) eval "${_ovl_out#*'# overlayspawner 1

@@ -349,7 +349,6 @@ def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
     """Run :func:`open_storage` in a child, and give up on it after ``spec.deadline`` seconds."""
     import json
     import select
-    import signal
     from time import monotonic
 
     read, write = os.pipe()
@@ -377,7 +376,7 @@ def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
         while True:
             left = end - monotonic()
             if left <= 0 or not poll.poll(left * 1000):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, 9)
                 os.waitpid(pid, os.WNOHANG)
                 late = notice("deadline", f"Your storage did not answer within {spec.deadline:g} seconds.")
                 return Found(late, bad_home=True)
