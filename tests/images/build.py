@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Build the images that the tests and the demo run, without any container registry.
+
+    python3 tests/images/build.py [NAME ...]      build what is missing, print one tag a line
+    python3 tests/images/build.py --list          the names
+
+The root file system comes from Debian's packages (mmdebstrap), the Python packages from the index
+that this machine's pip is set up for. They are downloaded here and installed inside without any
+network, so neither an index nor its credentials nor this machine's certificates get into an image.
+
+Each image is tagged `overlayspawner-test/NAME:HASH`, HASH being that of its recipe and of what it
+is built on, and `:latest`; a tag that is there is not built again. Only the standard library is
+needed, and a `docker` that answers. Building is safe to call twice, also at the same time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("OVERLAYSPAWNER_CACHE") or HERE.parent.parent / ".cache") / "images"
+REPOSITORY = "overlayspawner-test"
+SUITE = "bookworm"
+PYTHON = "3.11"
+GLIBC_MINOR = 36  # bookworm's, the newest that a wheel may ask for
+PUBLIC_MIRROR = "http://deb.debian.org/debian"
+
+# name → what it stands on. `debian` is the root file system, the others have a Dockerfile.
+PARENTS = {"stacks": "debian", "venv": "debian", "nopython": "debian", "entrypoint": "stacks"}
+NEEDS_WHEELS = {"stacks", "venv"}
+
+
+class BuildError(Exception):
+    """Something a person has to mend; the text says what."""
+
+
+def say(text: str) -> None:
+    print(f"images: {text}", file=sys.stderr, flush=True)
+
+
+def run(*command: str, log: Path | None = None, **options: object) -> None:
+    """Run a command quietly; on failure its output is shown."""
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options
+    )  # type: ignore[call-overload]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(result.stdout, encoding="utf-8")
+    if result.returncode != 0:
+        sys.stderr.write(result.stdout[-6000:])
+        raise BuildError(
+            f"`{command[0]} {command[1]}` failed with status {result.returncode}; its output is above"
+        )
+
+
+def exists(tag: str) -> bool:
+    return (
+        subprocess.run(
+            ["docker", "image", "inspect", tag],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+        == 0
+    )
+
+
+def recipe_hash(name: str) -> str:
+    """The first 16 digits of the hash of all that decides what the image holds."""
+    digest = hashlib.sha256(f"{platform.machine()} {SUITE} {PYTHON}\n".encode())
+    if name in PARENTS:
+        digest.update(recipe_hash(PARENTS[name]).encode())
+    if name in NEEDS_WHEELS:
+        digest.update((HERE / "requirements.txt").read_bytes())
+    for path in sorted((HERE / name).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            mode = path.stat().st_mode & 0o111
+            digest.update(f"{path.relative_to(HERE)} {bool(mode)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def tag_of(name: str) -> str:
+    """The tag of the image as its recipe is now."""
+    return f"{REPOSITORY}/{name}:{recipe_hash(name)}"
+
+
+def need(program: str, package: str) -> None:
+    """See to a program of Debian's; raises BuildError where it can't be installed."""
+    if shutil.which(program):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise BuildError(
+            f"{program} is needed to build the test images: install Debian's package `{package}`"
+        )
+    say(f"installing {package}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    run("apt-get", "update", env=environment)
+    run("apt-get", "install", "-y", "--no-install-recommends", package, env=environment)
+
+
+def build_debian(tag: str) -> None:
+    """The root file system that every other image stands on."""
+    need("mmdebstrap", "mmdebstrap")
+    say("making a Debian root file system (about 20 s)")
+    mirror = os.environ.get("DEBIAN_MIRROR") or PUBLIC_MIRROR
+    packages = ",".join((HERE / "debian" / "packages.txt").read_text(encoding="utf-8").split())
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        archive = str(Path(folder) / "root.tar")
+        command = [
+            "mmdebstrap",
+            "--variant=apt",
+            f"--include={packages}",
+            '--aptopt=APT::Install-Recommends "false"',
+            "--dpkgopt=path-exclude=/usr/share/man/*",
+            "--dpkgopt=path-exclude=/usr/share/locale/*",
+            "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+            # The image names the public mirror whatever mirror this machine uses, and no proxy.
+            f'--customize-hook=echo "deb {PUBLIC_MIRROR} {SUITE} main" > "$1/etc/apt/sources.list"',
+            '--customize-hook=cd "$1/etc" && rm -f resolv.conf hostname apt/apt.conf.d/99mmdebstrap',
+            SUITE,
+            archive,
+            f"deb {mirror} {SUITE} main",
+        ]
+        run(*command, log=CACHE / "debian.log")
+        run("docker", "import", "--change", 'CMD ["bash"]', archive, tag)
+
+
+def wheelhouse() -> Path:
+    """A folder with every wheel that the images hold, downloaded with this machine's pip settings."""
+    requirements = HERE / "requirements.txt"
+    machine = platform.machine()
+    key = hashlib.sha256(f"{machine} {PYTHON}\n".encode() + requirements.read_bytes()).hexdigest()[:16]
+    folder = CACHE / f"wheels-{key}"
+    if (folder / ".complete").exists():
+        return folder
+    say("downloading the images' Python packages (about a minute)")
+    folder.mkdir(parents=True, exist_ok=True)
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC_MINOR, 4, -1)]
+    tags += [
+        f"manylinux2014_{machine}",
+        f"manylinux2010_{machine}",
+        f"manylinux1_{machine}",
+        f"linux_{machine}",
+    ]
+    platforms = [part for name in tags for part in ("--platform", name)]
+    short = PYTHON.replace(".", "")
+    run(
+        sys.executable,
+        *("-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"),
+        *("--python-version", PYTHON, "--implementation", "cp"),
+        *("--abi", f"cp{short}", "--abi", "abi3", "--abi", "none"),
+        *platforms,
+        *("--dest", str(folder), "-r", str(requirements)),
+    )
+    (folder / ".complete").touch()
+    return folder
+
+
+def build_from_dockerfile(name: str, tag: str) -> None:
+    base = image(PARENTS[name])
+    wheels = wheelhouse() if name in NEEDS_WHEELS else None
+    say(f"building {tag}" + (" (about a minute)" if wheels else ""))
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        context = Path(folder) / "context"
+        shutil.copytree(HERE / name, context, ignore=shutil.ignore_patterns("__pycache__"))
+        if wheels is not None:
+            (context / "wheels").mkdir()
+            for wheel in wheels.glob("*.whl"):
+                os.link(wheel, context / "wheels" / wheel.name)
+        # The plain builder is everywhere; BuildKit needs a plug-in that Debian doesn't install.
+        environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
+        run(
+            *("docker", "build", "--network", "none", "--force-rm"),
+            *("--build-arg", f"BASE={base}", "--tag", tag, str(context)),
+            log=CACHE / f"{name}.log",
+            env=environment,
+        )
+
+
+def image(name: str) -> str:
+    """Build the image unless it is there; returns its tag. Raises BuildError."""
+    if name != "debian" and name not in PARENTS:
+        raise BuildError(f"there is no test image {name!r}; there are: {', '.join(PARENTS)}")
+    tag = tag_of(name)
+    if not exists(tag):
+        if name == "debian":
+            build_debian(tag)
+        else:
+            build_from_dockerfile(name, tag)
+    run("docker", "tag", tag, f"{REPOSITORY}/{name}:latest")
+    return tag
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the test images that are missing; print their tags.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(PARENTS)}; all when none is given"
+    )
+    parser.add_argument("--list", action="store_true", help="only print the names")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(PARENTS))
+        return 0
+    CACHE.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(CACHE / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for name in arguments.names or PARENTS:
+                print(image(name), flush=True)
+    except (BuildError, OSError) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
