@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -22,43 +21,11 @@ from urllib.parse import quote
 import requests
 
 from tests.support.client import Server
+from tests.support.engine import Engine
 from tests.support.index import LocalIndex, bridge_address
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a long password for tests only"
-
-_CONFIG = """\
-import json, os
-c = get_config()
-harness = json.loads({settings!r})
-c.JupyterHub.bind_url = harness["url"]
-c.JupyterHub.hub_ip = harness["hub_ip"]
-c.JupyterHub.hub_connect_ip = harness["hub_ip"]
-c.JupyterHub.hub_port = harness["hub_port"]
-c.JupyterHub.db_url = "sqlite:///hub.sqlite"
-c.JupyterHub.cookie_secret_file = harness["directory"] + "/cookie_secret"
-c.JupyterHub.authenticator_class = "dummy"
-c.DummyAuthenticator.password = harness["password"]
-c.Authenticator.allow_all = True
-c.Authenticator.admin_users = {{"admin"}}
-c.ConfigurableHTTPProxy.command = harness["proxy"]
-c.ConfigurableHTTPProxy.api_url = harness["proxy_api"]
-c.ConfigurableHTTPProxy.auth_token = harness["proxy_token"]
-c.JupyterHub.services = [{{"name": "harness", "api_token": harness["token"]}}]
-c.JupyterHub.load_roles = [
-    {{
-        "name": "harness",
-        "services": ["harness"],
-        "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "read:hub", "shutdown"],
-    }}
-]
-c.JupyterHub.spawner_class = harness["spawner"]
-c.Spawner.environment = harness["environment"]
-if harness["image"]:
-    c.DockerSpawner.image = harness["image"]
-c.DockerSpawner.prefix = harness["prefix"]
-c.DockerSpawner.remove = True
-"""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -119,6 +86,9 @@ class RunningHub:
         More of ``c.Spawner.environment``.
     docker:
         Whether the hub has to be reachable from containers, and containers and volumes have to be removed.
+    own_payload:
+        Whether the hub runs a copy of the package whose payload has a hash of its own, so that a test may
+        damage the volume that holds it.
     """
 
     alive: ClassVar[list[RunningHub]] = []
@@ -132,6 +102,7 @@ class RunningHub:
         index: LocalIndex | None = None,
         environment: dict[str, str] | None = None,
         docker: bool = True,
+        own_payload: bool = False,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="overlay-hub-"))
         self.docker = docker
@@ -141,7 +112,6 @@ class RunningHub:
         self.log_file = self.directory / "hub.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._tokens: dict[str, str] = {}
-        self._volumes: set[str] = set()
         hub_ip = bridge_address() if docker else "127.0.0.1"
         settings: dict[str, Any] = {
             "url": self.host,
@@ -158,18 +128,23 @@ class RunningHub:
             "prefix": self.prefix,
             "environment": {**(index_environment(index, docker) if index else {}), **(environment or {})},
         }
-        text = _CONFIG.format(settings=json.dumps(settings)) + "\n" + config
         self.config_file = self.directory / "jupyterhub_config.py"
-        self.config_file.write_text(text)
-        self.config_file.chmod(0o600)
+        base = Path(__file__).with_name("hub_config.py")
+        self.config_file.write_text(
+            f"import json\nload_subconfig({str(base)!r})\nc = get_config()\n"
+            f"harness = json.load(open('harness.json'))\n{config}\n"
+        )
+        (self.directory / "harness.json").write_text(json.dumps(settings))
+        self._users: dict[str, dict[str, Any]] = {}
+        self._write_users()
+        # local spawners find jupyterhub-singleuser as an activated environment would
+        self._environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        if own_payload:
+            self._environ["PYTHONPATH"] = str(self._copy_package())
         self.api = requests.Session()
         self.api.trust_env = False
         self.api.headers["Authorization"] = f"token {self.token}"
-        self.client: Any = None
-        if docker:
-            import docker as engine
-
-            self.client = engine.from_env()
+        self._engine = Engine(self.prefix) if docker else None
 
     # -- the process --------------------------------------------------------------------------------
 
@@ -187,7 +162,8 @@ class RunningHub:
             self.stop()
         finally:
             RunningHub.alive.remove(self)
-            self._clean()
+            if self._engine is not None:
+                self._engine.clean()
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, *, timeout: float = 60) -> None:
@@ -202,8 +178,7 @@ class RunningHub:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "jupyterhub", "-f", str(self.config_file)],
                 cwd=self.directory,
-                # local spawners find jupyterhub-singleuser as an activated environment would
-                env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -237,6 +212,12 @@ class RunningHub:
         """Whether the hub's process lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def engine(self) -> Engine:
+        """This hub's containers and volumes."""
+        assert self._engine is not None, "this hub has no engine"
+        return self._engine
+
     def log(self, lines: int = 200) -> str:
         """Return the end of the hub's log."""
         if not self.log_file.exists():
@@ -246,13 +227,36 @@ class RunningHub:
     def report(self) -> str:
         """Return what helps to understand a failed test: the hub's log and those of its containers."""
         parts = [f"--- hub {self.prefix}\n{self.log()}"]
-        for container in self.containers():
+        for container in self._engine.containers() if self._engine is not None else []:
             try:
                 text = container.logs(tail=60).decode(errors="replace")
             except Exception as error:
                 text = f"(no log: {error})"
             parts.append(f"--- container {container.name} ({container.status})\n{text}")
         return "\n".join(parts)
+
+    def _write_users(self) -> None:
+        target = self.directory / "users.json"
+        fresh = target.with_suffix(".new")
+        fresh.write_text(json.dumps(self._users))
+        fresh.rename(target)
+
+    def configure(self, user: str, **traits: Any) -> None:
+        """Set traits of one user's spawners, from their next start on (``environment`` is added to).
+
+        They are set by a ``pre_spawn_hook``, which is one of the ways administrators do this.
+        """
+        self._users[user] = traits
+        self._write_users()
+
+    def _copy_package(self) -> Path:
+        library = self.directory / "lib"
+        shutil.copytree(
+            ROOT / "overlayspawner", library / "overlayspawner", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        with (library / "overlayspawner" / "payload" / "__init__.py").open("a") as file:
+            file.write(f"# {uuid.uuid4().hex}\n")
+        return library
 
     # -- users and servers --------------------------------------------------------------------------
 
@@ -368,69 +372,6 @@ class RunningHub:
     @staticmethod
     def _path(user: str, name: str) -> str:
         return f"users/{quote(user)}/" + (f"servers/{quote(name)}" if name else "server")
-
-    # -- the engine ---------------------------------------------------------------------------------
-
-    def containers(self, name: str = "") -> list[Any]:
-        """Return this hub's containers, running or not; ``name`` narrows to those that contain it."""
-        if self.client is None:
-            return []
-        found = self.client.containers.list(all=True, filters={"name": self.prefix}, ignore_removed=True)
-        return [c for c in found if c.name.startswith(self.prefix) and name in c.name]
-
-    def container(self, user: str) -> Any:
-        """Return the one container of a user."""
-        found = [
-            c for c in self.containers() if re.fullmatch(rf"{self.prefix}-{re.escape(user)}(--.*)?", c.name)
-        ]
-        assert len(found) == 1, f"{user} has {len(found)} containers: {[c.name for c in found]}"
-        return found[0]
-
-    def volumes(self) -> list[str]:
-        """Return the names of the volumes that begin with this hub's prefix."""
-        found = self.client.volumes.list(filters={"name": self.prefix})
-        return sorted(v.name for v in found if v.name.startswith(self.prefix))
-
-    def make_volume(self, name: str, **options: Any) -> str:
-        """Make a volume that is removed with the hub; its full name begins with the hub's prefix."""
-        full = f"{self.prefix}-{name}"
-        self.client.volumes.create(full, **options)
-        return full
-
-    def forget_volume(self, name: str) -> None:
-        """Remove a volume of any name with the hub."""
-        self._volumes.add(name)
-
-    def run_in(self, volume: str, path: str, image: str, script: str) -> str:
-        """Run a shell script as root with a volume mounted at ``path``; return what it printed."""
-        raw: bytes = self.client.containers.run(
-            image,
-            entrypoint=["/bin/sh", "-ec"],
-            command=[script],
-            user="0",
-            working_dir="/",
-            remove=True,
-            network_mode="none",
-            stderr=True,
-            name=f"{self.prefix}-prepare-{uuid.uuid4().hex[:6]}",
-            volumes={volume: {"bind": path, "mode": "rw"}},
-        )
-        return raw.decode(errors="replace")
-
-    def _clean(self) -> None:
-        if self.client is None:
-            return
-        for container in self.containers():
-            try:
-                container.remove(force=True, v=True)
-            except Exception:
-                pass
-        for name in {*self.volumes(), *self._volumes}:
-            try:
-                self.client.volumes.get(name).remove(force=True)
-            except Exception as error:
-                print(f"the volume {name} stays: {error}", file=sys.stderr)
-        self.client.close()
 
 
 def index_environment(index: LocalIndex, container: bool = True) -> dict[str, str]:
