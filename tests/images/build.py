@@ -3,6 +3,7 @@
 
     python3 tests/images/build.py [NAME ...]      build what is missing, print one tag a line
     python3 tests/images/build.py --list          the names
+    python3 tests/images/build.py --clean         remove them all
 
 The root file system comes from Debian's packages (mmdebstrap), the Python packages from the index
 that this machine's pip is set up for. They are downloaded here and installed inside without any
@@ -185,6 +186,22 @@ def build_from_dockerfile(name: str, tag: str) -> None:
             log=CACHE / f"{name}.log",
             env=environment,
         )
+    # What the first stages left, with all the wheels in it, has served its purpose.
+    run("docker", "image", "prune", "--force", "--filter", f"label={REPOSITORY}.stage=build")
+
+
+def clean() -> None:
+    """Remove the images of every recipe there was; one that a container still uses stays."""
+    listing = subprocess.run(
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY}/*"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    for tag in listing.stdout.split():
+        removed = subprocess.run(["docker", "image", "rm", tag], capture_output=True, text=True, check=False)
+        if removed.returncode != 0:
+            say(f"{tag} stays: {removed.stderr.strip()}")
 
 
 def image(name: str) -> str:
@@ -207,6 +224,7 @@ def main() -> int:
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(PARENTS)}; all when none is given"
     )
     parser.add_argument("--list", action="store_true", help="only print the names")
+    parser.add_argument("--clean", action="store_true", help="remove the images instead")
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(PARENTS))
@@ -215,6 +233,9 @@ def main() -> int:
     try:
         with open(CACHE / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if arguments.clean:
+                clean()
+                return 0
             for name in arguments.names or PARENTS:
                 print(image(name), flush=True)
     except (BuildError, OSError) as error:
