@@ -1,0 +1,85 @@
+"""What can be said about an overlay without changing it: for the server extension and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from overlayspawner.payload import dists, revisions
+from overlayspawner.payload.context import Context
+
+
+def status(context: Context) -> dict[str, Any]:
+    """Return the JSON shape of ``status``, without the job."""
+    overlay, env = context.overlay, context.env
+    return {
+        "overlay": context.spec.name,
+        "kind": context.spec.kind,
+        "lifetime": context.spec.lifetime,
+        "path": overlay.path if overlay else None,
+        "env": env.path if env else None,
+        "base": {
+            "python": context.base.full_version,
+            "key": context.base.key,
+            "changed": base_changed(context),
+        },
+        "mode": context.mode,
+        "notices": all_notices(context),
+        "sizes": sizes(context),
+    }
+
+
+def all_notices(context: Context) -> list[dict[str, str]]:
+    """Return the notices of the start and those that kernels left in the runtime dir."""
+    found = list(context.notices)
+    directory = os.path.join(context.runtime, "notices")
+    try:
+        names = sorted(os.listdir(directory)) if context.runtime else []
+    except OSError:
+        names = []
+    for name in names:
+        try:
+            with open(os.path.join(directory, name), encoding="utf-8") as f:
+                data = json.load(f)
+            found.append({key: str(data[key]) for key in ("code", "message", "hint")})
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def base_changed(context: Context) -> bool:
+    """Return whether the image's packages differ from those of the last change."""
+    last = last_revision(context)
+    lock = last.get("base_lock") if last else None
+    return bool(lock and context.base_lock and lock != context.base_lock)
+
+
+def last_revision(context: Context) -> dict[str, Any] | None:
+    """Return the newest revision that was made on this base key, or ``None``."""
+    if context.overlay is None:
+        return None
+    for revision in revisions.list_revisions(context.overlay, limit=10):
+        if revision.get("base_key", context.base.key) == context.base.key:
+            return revision
+    return None
+
+
+def history(context: Context) -> list[dict[str, Any]]:
+    """Return the latest revisions, newest first, without the lists of files."""
+    return revisions.list_revisions(context.overlay) if context.overlay else []
+
+
+def sizes(context: Context) -> dict[str, int | None]:
+    """Return ``{overlay, free}`` in bytes: what the packages take (by RECORD), what the storage has left."""
+    out: dict[str, int | None] = {"overlay": None, "free": None}
+    if context.overlay is None:
+        return out
+    try:
+        stat = os.statvfs(context.overlay.path)
+        out["free"] = stat.f_bavail * stat.f_frsize
+    except OSError:
+        pass
+    if context.env is not None:
+        out["overlay"] = sum(int(str(p.get("size") or 0)) for p in dists.packages(context, "overlay"))
+    return out
