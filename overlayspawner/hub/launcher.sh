@@ -5,8 +5,10 @@
 # variables that it prints. It never exits and never changes "$@": whoever sourced it runs the command, come
 # what may. Lines on standard error that begin with "overlayspawner:" are read by the hub, as hints.
 
-_ovl_say() {
-    printf 'overlayspawner: [%s] %s\n' "$1" "$2" >&2
+# Give up: say why, and leave nothing of ours behind in the server's environment.
+_ovl_plain() {
+    printf 'overlayspawner: [%s] %s Starting without the overlay.\n' "$1" "$2" >&2
+    unset OVERLAYSPAWNER_SPEC OVERLAYSPAWNER_SPEC_FILE
 }
 
 # The interpreter in a script's first line, or nothing. Knows plain paths, env (with -S, options and
@@ -76,24 +78,27 @@ _ovl_find() {
 
 _ovl_start() {
     if [ ! -r "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" ]; then
-        _ovl_say payload-missing "The payload is incomplete: starting without the overlay."
+        _ovl_plain payload-missing "The payload is incomplete."
         return 0
     fi
     if ! _ovl_python=$(_ovl_find "$@"); then
-        _ovl_say no-python "No Python of a Jupyter server was found in this image: starting without the overlay."
+        _ovl_plain no-python "No Python of a Jupyter server was found in this image."
         return 0
     fi
     # Nothing but shell assignments is evaluated, and only behind the line that our own program prints.
-    # Not `python overlay.pyz start`: runpy alone would cost a quarter of the whole.
+    # Not `python overlay.pyz start`: runpy alone would cost a quarter of the whole. A damaged zip must not
+    # end in a pip-installed overlayspawner of the image.
     _ovl_out=$("$_ovl_python" -I -c 'import sys
 sys.path.insert(0, sys.argv[1])
+import overlayspawner
+overlayspawner.__file__.startswith(sys.argv[1]) or sys.exit("the payload is damaged")
 from overlayspawner.payload.bootstrap import main
 main(sys.argv[2:])' "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" start) || _ovl_out=
     case $_ovl_out in
     *'# overlayspawner 1
 '*) eval "${_ovl_out#*'# overlayspawner 1
 '}" ;;
-    *) _ovl_say bootstrap-failed "Preparing the overlay failed: starting without it." ;;
+    *) _ovl_plain bootstrap-failed "Preparing the overlay failed." ;;
     esac
 }
 

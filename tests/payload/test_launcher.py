@@ -1,0 +1,191 @@
+"""The launcher: which Python it finds, and that it never stands in a command's way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from overlayspawner.hub import boot, payload_zip
+
+SHELLS = [s for s in ("dash", "bash", "busybox") if shutil.which(s)]
+
+
+def test_there_is_a_posix_shell_to_test_with() -> None:
+    assert SHELLS
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    return ["busybox", "sh"] if request.param == "busybox" else [request.param]
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Path:
+    directory = tmp_path / "payload"
+    directory.mkdir()
+    built = payload_zip.build()
+    (directory / "overlay.pyz").write_bytes(built.zip)
+    (directory / "launcher.sh").write_bytes(built.launcher)
+    (directory / "COMPLETE").write_text("")
+    return directory
+
+
+@pytest.fixture
+def bin_dir(tmp_path: Path) -> Path:
+    """A PATH of its own, with a space in it."""
+    directory = tmp_path / "some bin"
+    directory.mkdir()
+    (directory / "python3.99").symlink_to(sys.executable)
+    return directory
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def find(shell: list[str], payload: Path, bin_dir: Path, *command: str) -> str:
+    """Run only the launcher's search."""
+    code = f'. "{payload}/launcher.sh"; _ovl_find "$@"'
+    done = subprocess.run(
+        [*shell, "-c", code, "x", *command],
+        env={"PATH": f"{bin_dir}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+FORMS = {
+    "plain path": "#!{python}\n",
+    "with options": "#!{python} -I -s\n",
+    "space after the mark": "#! {python}\n",
+    "env": "#!/usr/bin/env python3.99\n",
+    "env -S": "#!/usr/bin/env -S python3.99 -I\n",
+    "env with an assignment": "#!/usr/bin/env -S A=b python3.99\n",
+    "two lines, quoted": "#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n",
+    "two lines, unquoted": "#!/bin/sh\n'''exec' {python} \"$0\" \"$@\"\n' '''\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_interpreter_of_the_entry_point(
+    shell: list[str], payload: Path, bin_dir: Path, form: str
+) -> None:
+    python = bin_dir / "python3.99"
+    if "quoted" not in form or "unquoted" in form:
+        # a first line can't hold a path with a space; only the quoted two-line form can
+        python = Path(str(payload.parent / "python3.99"))
+        python.symlink_to(sys.executable)
+    script(bin_dir / "jupyterhub-singleuser", FORMS[form].format(python=python) + "print()\n")
+    found = find(shell, payload, bin_dir, "start-something", "--flag")
+    assert found == str(bin_dir / "python3.99" if form.startswith("env") else python)
+
+
+def test_the_command_s_own_entry_point_goes_before_the_one_on_path(
+    shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other-python3"
+    other.symlink_to(sys.executable)
+    mine = tmp_path / "venv" / "python3"
+    mine.parent.mkdir()
+    mine.symlink_to(sys.executable)
+    script(bin_dir / "jupyterhub-singleuser", f"#!{bin_dir}/python3.99\n")
+    named = script(tmp_path / "venv" / "jupyterhub-singleuser", f"#!{mine}\n")
+    assert find(shell, payload, bin_dir, "tini", "--", str(named), "--port=1") == str(mine)
+
+
+def test_a_python_command(shell: list[str], payload: Path, bin_dir: Path) -> None:
+    found = find(shell, payload, bin_dir, "python3.99", "-m", "jupyterhub.singleuser")
+    assert found == str(bin_dir / "python3.99")
+
+
+@pytest.mark.parametrize(
+    "text", ["#!/bin/bash\n", "\x7fELF\x00\x00", "", "#!/usr/bin/env\n", "#!/usr/bin/perl\n"]
+)
+def test_no_python(shell: list[str], payload: Path, bin_dir: Path, text: str) -> None:
+    script(bin_dir / "start", text)
+    assert find(shell, payload, bin_dir, "start") == ""
+    assert find(shell, payload, bin_dir, "missing") == ""
+    assert find(shell, payload, bin_dir) == ""
+
+
+def run(shell: list[str], payload: Path, command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    wrapped = boot.wrap(command, str(payload))
+    assert wrapped[0] == boot.SHELL
+    return subprocess.run(
+        [*shell, *wrapped[1:]],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+ARGUMENTS = ["printf", "%s|", "a b", "*", "$HOME", "'", '"', "\\", "", "--flag=x\ny"]
+EXPECTED = "a b|*|$HOME|'|\"|\\||--flag=x\ny|"
+
+
+def test_the_command_is_run_unchanged_without_a_spec(shell: list[str], payload: Path) -> None:
+    done = run(shell, payload, ARGUMENTS)
+    assert (done.stdout, done.stderr, done.returncode) == (EXPECTED, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        ("empty volume", "payload-missing"),
+        ("half filled", "payload-missing"),
+        ("no zip", "payload-missing"),
+        ("zip is garbage", "bootstrap-failed"),
+        ("zip is truncated", "bootstrap-failed"),
+        ("python dies", "bootstrap-failed"),
+        ("python prints garbage", "bootstrap-failed"),
+        ("spec is garbage", "bad-spec"),
+        ("no python", "no-python"),
+    ],
+)
+def test_whatever_is_broken_the_command_runs(
+    shell: list[str], payload: Path, bin_dir: Path, damage: str, code: str
+) -> None:
+    spec = '{"v": 1}'
+    single = script(bin_dir / "jupyterhub-singleuser", f"#!{sys.executable}\n")
+    zip_file = payload / "overlay.pyz"
+    if damage == "empty volume":
+        shutil.rmtree(payload)
+        payload.mkdir()
+    elif damage == "half filled":
+        (payload / "COMPLETE").unlink()
+    elif damage == "no zip":
+        zip_file.unlink()
+    elif damage == "zip is garbage":
+        zip_file.write_bytes(os.urandom(1000))
+    elif damage == "zip is truncated":
+        zip_file.write_bytes(zip_file.read_bytes()[:-2000])
+    elif damage == "python dies":
+        script(bin_dir / "python3.98", "#!/bin/sh\nkill -9 $$\n")
+        single.write_text("#!/usr/bin/env python3.98\n")
+    elif damage == "python prints garbage":
+        script(bin_dir / "python3.98", "#!/bin/sh\necho 'exit 3; rm -rf /nonexistent'\n")
+        single.write_text("#!/usr/bin/env python3.98\n")
+    elif damage == "spec is garbage":
+        spec = "{{{"
+    elif damage == "no python":
+        single.write_text("#!/bin/sh\n")
+    path = f"{bin_dir}:/usr/bin:/bin"
+    done = run(shell, payload, ARGUMENTS, OVERLAYSPAWNER_SPEC=spec, PATH=path)
+    assert (done.stdout, done.returncode) == (EXPECTED, 0)
+    assert f"overlayspawner: [{code}]" in done.stderr
+    done = run(shell, payload, ["env"], OVERLAYSPAWNER_SPEC=spec, PATH=path)
+    assert not [line for line in done.stdout.splitlines() if line.startswith("OVERLAYSPAWNER")]
+
+
+def test_the_exit_status_is_the_command_s(shell: list[str], payload: Path) -> None:
+    assert run(shell, payload, ["sh", "-c", "exit 42"]).returncode == 42
