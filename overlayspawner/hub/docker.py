@@ -1,0 +1,466 @@
+"""DockerSpawner with package overlays."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import docker
+from docker.errors import APIError, DockerException
+from docker.utils import kwargs_from_env
+from dockerspawner import DockerSpawner
+from requests.exceptions import RequestException
+from traitlets import Bool, Unicode, default
+
+from overlayspawner.hub import bundles, failure, payload_zip, progress
+from overlayspawner.hub.compose import SPEC_LABEL, Plan, compose
+from overlayspawner.hub.deaths import Death
+from overlayspawner.hub.delivery import HOME_LABEL, delete_home
+from overlayspawner.hub.engine import Engine, engine_for
+from overlayspawner.hub.image_facts import parse_env
+from overlayspawner.hub.mixin import OverlaySpawnerMixin, _setting
+from overlayspawner.hub.output import Output, redact, secrets_of
+from overlayspawner.hub.pull import megabytes
+from overlayspawner.hub.resume import reason_to_keep
+from overlayspawner.payload.contract import CODES, OverlayError
+
+if TYPE_CHECKING:
+    from overlayspawner.hub.delivery import Bundle
+    from overlayspawner.hub.image_facts import ImageFacts
+
+_ENGINE_ERRORS = (DockerException, RequestException, OSError)
+_ATTACH_TIMEOUT = 3.0  # seconds: output is nice to have, a start is not to wait for it
+_DEATH_POLL = 3.0  # seconds between looks at the container, should the stream of events be interrupted
+
+
+class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[misc]
+    """Spawns single-user servers in Docker containers, each user with a package overlay on the image."""
+
+    home_volume = _setting(
+        Unicode(),
+        """
+        Name of a volume to mount at the home directory, so that files and packages stay when the container is
+        removed. Empty mounts nothing.
+
+        It acts only where you mount nothing at, under or above the home, where the name is not used for
+        another mount, where the container's user is not overridden (``user``, ``NB_USER``), and where the
+        image's Python does not lie under the home. A new volume gets the content that the image has there.
+
+        Fields: those of ``volumes``, for example ``{username}``, ``{servername}``, ``{prefix}``.
+        """,
+    )
+
+    @default("home_volume")
+    def _home_volume_default(self) -> str:
+        return "{prefix}-home-{username}"
+
+    delete_home_volume = Bool(
+        True,
+        config=True,
+        help="""
+        Delete the home volume when the user (or, with ``{servername}`` in ``home_volume``, the named server)
+        is deleted from JupyterHub. Otherwise, the next user of that name would find the files.
+
+        Only volumes that this spawner made are deleted.
+        """,
+    )
+
+    _overlay_starting = False
+    _overlay_composing = ""
+    _overlay_plan: Plan | None = None
+    _overlay_facts: ImageFacts | None = None
+    _overlay_info: dict[str, Any] | None = None
+    _overlay_bundles: list[Bundle]
+    _overlay_output: Output | None = None
+    _overlay_death: asyncio.Future[Death] | None = None
+    _overlay_secrets: set[str]
+    _overlay_home_template = ""
+
+    # -- the engine -------------------------------------------------------------------------------------
+
+    def _overlay_client_kwargs(self) -> dict[str, Any]:
+        # as DockerSpawner.client, which is one shared instance and made for one thread
+        kwargs: dict[str, Any] = {"version": "auto"}
+        if self.tls_config:
+            kwargs["tls"] = docker.tls.TLSConfig(**self.tls_config)
+        kwargs.update(kwargs_from_env())
+        kwargs.update(self.client_kwargs)
+        return kwargs
+
+    @property
+    def overlay_engine(self) -> Engine:
+        """The engine that containers run on, shared by all spawners with the same connection settings."""
+        kwargs = self._overlay_client_kwargs()
+        key = repr(sorted((k, str(v)) for k, v in kwargs.items() if k != "tls")) + repr(self.tls_config)
+        return engine_for(key, lambda: docker.APIClient(**kwargs))
+
+    # -- the start --------------------------------------------------------------------------------------
+
+    async def start(self, *args: Any, **kwargs: Any) -> Any:
+        """Start the server, and wait until it answers.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            The server can't start; the message is for the user.
+        """
+        self._overlay_settings = await self._overlay_read_settings()
+        if self._overlay_settings is None:
+            self._overlay_journal = None
+            return await super().start(*args, **kwargs)
+        self._overlay_home_template = await self._overlay_value("home_volume") or ""
+        self._overlay_plan = self._overlay_facts = self._overlay_info = None
+        self._overlay_secrets = {self.api_token} if self.api_token else set()
+        self._overlay_begin()
+        self._overlay_starting = True
+        try:
+            try:
+                address = await super().start(*args, **kwargs)
+            except Exception as e:
+                await self._overlay_explain(e)
+                raise
+            await self._overlay_wait_or_die(*address)
+            return address
+        finally:
+            self._overlay_starting = False
+            self._overlay_detach()
+            self._overlay_end()
+
+    async def pull_image(self, image: str) -> None:
+        """Pull the image if the policy asks for it, with progress and without holding up other spawns."""
+        if self._overlay_settings is None:
+            await super().pull_image(image)
+            return
+        info = None
+        if self.pull_policy.lower() == "skip":
+            await super().pull_image(image)
+        else:
+            info = await self._overlay_pull(image)
+        # DockerSpawner pulls the image as the first thing of a start, then looks for an existing container:
+        # this is the moment to remove one that is out of date.
+        if self._overlay_starting and image == self.image:
+            self._overlay_info = info
+            if not self.remove:
+                await self._overlay_resume()
+
+    async def _overlay_pull(self, image: str) -> dict[str, Any]:
+        engine = self.overlay_engine
+        policy = self.pull_policy.lower()
+        if policy != "always":
+            try:
+                return await engine.run(engine.client.inspect_image, image)
+            except docker.errors.NotFound:
+                if policy == "never":
+                    raise
+        self.log.info("pulling image %s", image)
+        self._overlay_say(progress.PULL_FROM, f"Pulling the image {image}")
+        pulled, future = engine.pulls.start(engine.client, image)
+        span = progress.PULL_TO - progress.PULL_FROM
+        while not future.done():
+            # asyncio.wait, not await: another user may wait for the same pull when this start is cancelled
+            await asyncio.wait({future}, timeout=1.0)
+            done, total = pulled.totals()
+            if total:
+                percent = progress.PULL_FROM + span * done // total
+                of = f"{megabytes(done)} of {megabytes(total)}"
+                self._overlay_say(percent, f"Pulling the image {image}: {of}")
+        future.result()
+        return await engine.run(engine.client.inspect_image, image)
+
+    async def get_command(self) -> list[str]:
+        """Return the command; an image without one is no error: its entrypoint may do."""
+        if self._overlay_settings is None or self.cmd:
+            command: list[str] = await super().get_command()
+            return command
+        facts = await self._overlay_image()
+        return [*facts.cmd, *self.get_args()]
+
+    async def create_object(self) -> Any:
+        """Create the container, with the overlay in it."""
+        if self._overlay_settings is None:
+            return await super().create_object()
+        self._overlay_say(progress.CREATE, "Creating the container")
+        return await self._overlay_create("create")
+
+    async def _overlay_create(self, how: str) -> Any:
+        """Have DockerSpawner create the container (``create``), or only say how it would (``plan``)."""
+        facts = await self._overlay_image()
+        self._overlay_bundles = await self._overlay_deliver(facts)
+        self._overlay_composing = how
+        try:
+            return await super().create_object()
+        finally:
+            self._overlay_composing = ""
+
+    def docker(self, method: str, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        """Call the engine; what DockerSpawner is about to create gets the overlay.
+
+        Here rather than in ``get_command``, ``get_env`` and ``volume_binds``, because only here everything
+        that an administrator may set or override has been applied.
+        """
+        if method == "create_container" and self._overlay_composing:
+            plan = self._overlay_plan = self._overlay_compose(kwargs)
+            if self._overlay_composing == "plan":
+                future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                future.set_result({self.object_id_key: ""})
+                return future
+            return asyncio.ensure_future(self._overlay_create_container(plan))
+        result: asyncio.Future[Any] = super().docker(method, *args, **kwargs)
+        return result
+
+    async def _overlay_create_container(self, plan: Plan) -> Any:
+        if plan.home_volume:
+            engine = self.overlay_engine
+            labels = {HOME_LABEL: self.escaped_name}
+            await engine.run(engine.client.create_volume, plan.home_volume, labels=labels)
+        elif plan.home_problem:
+            self.log.info("%s: no home volume, because %s", self._log_name, plan.home_problem)
+        for n in plan.notices:
+            self.log.warning("%s: [%s] %s", self._log_name, n["code"], n["message"])
+            self._overlay_say(progress.CREATE, f"{n['message']} {n['hint']}".strip())
+        return await super().docker("create_container", **plan.kwargs)
+
+    def _overlay_compose(self, kwargs: dict[str, Any]) -> Plan:
+        assert self._overlay_settings is not None and self._overlay_facts is not None
+        volume = self.format_volume_name(self._overlay_home_template, self)
+        try:
+            return compose(
+                kwargs,
+                facts=self._overlay_facts,
+                settings=self._overlay_settings,
+                bundles=self._overlay_bundles,
+                payload_id=payload_zip.build().id,
+                home_volume=volume,
+                fields={"username": self.escaped_name, "servername": self.escape(self.name.lower())},
+            )
+        except OverlayError as e:
+            raise failure.config_failure(e.message, e.hint) from None
+
+    async def _overlay_image(self) -> ImageFacts:
+        if self._overlay_facts is None:
+            self._overlay_facts = await self.overlay_engine.facts(self.image, self._overlay_info)
+        return self._overlay_facts
+
+    async def _overlay_deliver(self, facts: ImageFacts) -> list[Bundle]:
+        """Return what is delivered; what can't be is left out, and the server starts without it."""
+        uv = bundles.find_uv()
+        wanted = [bundles.payload_bundle()]
+        if uv is not None and uv.fits(facts):
+            wanted.append(uv.bundle())
+        engine = self.overlay_engine
+        results = await asyncio.gather(*(engine.ensure(b, facts.id) for b in wanted), return_exceptions=True)
+        delivered = []
+        for bundle, result in zip(wanted, results):
+            if isinstance(result, BaseException):
+                if not isinstance(result, _ENGINE_ERRORS):
+                    raise result
+                self.log.error("Filling the volume %s failed: %s", bundle.volume, result)
+            else:
+                delivered.append(bundle)
+        return delivered
+
+    # -- containers that are kept -----------------------------------------------------------------------
+
+    async def _overlay_resume(self) -> None:
+        """Remove an existing container that is out of date, if nothing is lost with it."""
+        engine = self.overlay_engine
+        try:
+            obj = await engine.run(engine.client.inspect_container, self.object_name)
+        except docker.errors.NotFound:
+            return
+        config = obj.get("Config") or {}
+        self._overlay_secrets |= secrets_of(parse_env(config.get("Env")))
+        label = (config.get("Labels") or {}).get(SPEC_LABEL)
+        if label is None:
+            self._overlay_old("it was created without an overlay")
+            return
+        await self._overlay_create("plan")
+        plan = self._overlay_plan
+        assert plan is not None
+        if plan.hash == label:
+            return
+        diff = await engine.run(engine.client.diff, obj["Id"])
+        keep = reason_to_keep(obj, plan, diff)
+        if keep:
+            self._overlay_old(keep)
+            return
+        self.log.info("Recreating %s: the overlay's settings have changed", self.object_name)
+        self._overlay_say(progress.CREATE, "Replacing the container: its settings have changed")
+        self.object_id = obj["Id"]
+        await self.stop_object()
+        await self.remove_object()
+
+    def _overlay_old(self, why: str) -> None:
+        sentence = f"{CODES['old-container']} It is started as it is, because {why}."
+        self.log.warning("%s: [old-container] %s", self._log_name, sentence)
+        self._overlay_say(progress.CREATE, sentence)
+
+    # -- output, waiting, death -------------------------------------------------------------------------
+
+    async def start_object(self) -> None:
+        """Start the container, with its output and its end in view."""
+        if self._overlay_starting:
+            await self._overlay_attach()
+            self._overlay_say(progress.START, "Starting the server")
+        await super().start_object()
+        if self._overlay_starting:
+            self._overlay_say(progress.STARTED, "Waiting for the server to answer")
+
+    async def _overlay_attach(self) -> None:
+        engine = self.overlay_engine
+        container = self.container_id
+        plan = self._overlay_plan
+        if plan is not None:
+            self._overlay_secrets |= secrets_of(plan.environment)
+        self._overlay_death = engine.deaths.watch(container)
+        loop = asyncio.get_running_loop()
+
+        def hint(code: str, sentence: str) -> None:
+            with suppress(RuntimeError):  # the hub is shutting down
+                loop.call_soon_threadsafe(self._overlay_hint, code, sentence)
+
+        output = Output(self._overlay_secrets, hint, tty=bool(plan and plan.tty))
+        self._overlay_output = output
+        try:
+            attaching = engine.run(engine.reader.attach, engine.client, container, output)
+            await asyncio.wait_for(attaching, _ATTACH_TIMEOUT)
+        except (asyncio.TimeoutError, *_ENGINE_ERRORS) as e:
+            self.log.warning("%s: the server's output can't be read: %s", self._log_name, e)
+
+    def _overlay_hint(self, code: str, sentence: str) -> None:
+        """Take a line of ours from the container's output. It may be forged, so it is only a hint."""
+        self._overlay_say(progress.OURS, sentence)
+        if code == "payload-missing":
+            self.log.warning("%s: [payload-missing] The payload will be looked at again.", self._log_name)
+            self.overlay_engine.delivery.forget(bundles.payload_bundle())
+
+    def _overlay_detach(self) -> None:
+        engine = self.overlay_engine
+        if self._overlay_output is not None:
+            engine.reader.detach(self._overlay_output)
+        if self._overlay_death is not None:
+            engine.deaths.forget(self._overlay_death)
+        self._overlay_output = self._overlay_death = None
+
+    async def _overlay_wait_or_die(self, ip: str, port: int) -> None:
+        watch = asyncio.ensure_future(self._overlay_next_death())
+        try:
+            if await self._overlay_wait(ip, port, until=watch):
+                self._overlay_say(progress.SERVER, "The server answers")
+            elif watch.done():
+                raise await self._overlay_died(watch.result())
+        finally:
+            watch.cancel()
+
+    async def _overlay_next_death(self) -> Death:
+        """Return how the container died, once it has."""
+        pause = 1.0
+        while True:
+            if self._overlay_death is not None:
+                await asyncio.wait({self._overlay_death}, timeout=pause)
+                if self._overlay_death.done() and not self._overlay_restarts():
+                    return self._overlay_death.result()
+            death = await self._overlay_look()
+            if death is not None:
+                return death
+            pause = _DEATH_POLL
+            if self._overlay_death is None or self._overlay_death.done():
+                await asyncio.sleep(pause)
+
+    def _overlay_restarts(self) -> bool:
+        """Whether the engine starts the container again when it dies (``restart_policy``)."""
+        if self._overlay_plan is None:
+            return True  # an existing container: look at it
+        policy = self._overlay_plan.kwargs["host_config"].get("RestartPolicy") or {}
+        return policy.get("Name") not in (None, "", "no")
+
+    async def _overlay_look(self) -> Death | None:
+        """Return how the container died, ``None`` when it runs or nobody knows."""
+        engine = self.overlay_engine
+        try:
+            obj = await engine.run(engine.client.inspect_container, self.container_id or self.object_name)
+        except docker.errors.NotFound:
+            return Death(None)
+        except _ENGINE_ERRORS as e:
+            self.log.debug("%s: can't look at the container: %s", self._log_name, e)
+            return None
+        state = obj["State"]
+        if state.get("Running") or state.get("Restarting") or state.get("Status") == "created":
+            return None
+        return Death(state.get("ExitCode"), bool(state.get("OOMKilled")), state.get("Error") or "")
+
+    async def _overlay_died(self, death: Death) -> Exception:
+        """Return the exception that tells about a death."""
+        output = self._overlay_output
+        tail = ""
+        if output is not None:
+            # the last lines may still be on their way
+            for _ in range(10):
+                if output.ended.is_set():
+                    break
+                await asyncio.sleep(0.05)
+            tail = output.tail()
+        message = failure.describe(death)
+        self.log.warning("%s: %s\n%s", self._log_name, message, tail)
+        return failure.spawn_failure(self, message, reason=failure.label_of(death), tail=tail)
+
+    async def _overlay_explain(self, error: Exception) -> None:
+        """Raise a better exception for a failed start, where there is one."""
+        if isinstance(error, OverlayError):
+            raise failure.config_failure(error.message, error.hint) from None
+        if not isinstance(error, (APIError, RuntimeError, TypeError, KeyError, IndexError)):
+            return
+        if isinstance(error, APIError):
+            text = redact(str(error.explanation or error), self._overlay_secrets)
+            if self._overlay_output is not None and failure.image_caused(text):
+                message = f"The image's command could not be started: {text}"
+                raise failure.spawn_failure(self, message, reason="command") from error
+            if isinstance(error, docker.errors.NotFound) and self.user_options.get("image"):
+                message = f"The image {self.image} can't be had: {text}"
+                raise failure.spawn_failure(self, message, reason="image") from error
+        if self._overlay_death is None or not self.container_id:
+            return
+        # A dead container has no port and can't run post_start_cmd: its death is the reason then.
+        await asyncio.wait({self._overlay_death}, timeout=0.5)
+        death = self._overlay_death.result() if self._overlay_death.done() else await self._overlay_look()
+        if death is not None:
+            raise await self._overlay_died(death) from error
+
+    # -- the rest ---------------------------------------------------------------------------------------
+
+    async def get_url(self) -> str:
+        """Return where the server is: a hub that was restarted in mid-start does not know."""
+        if not await self._overlay_value("overlay_enabled"):
+            url: str = await super().get_url()
+            return url
+        try:
+            ip, port = await self.get_ip_and_port()
+        except Exception as e:
+            self.log.warning("%s: can't ask for the server's address: %s", self._log_name, e)
+            url = await super().get_url()
+            return url
+        return self._overlay_url(ip, int(port))
+
+    async def delete_forever(self) -> None:
+        """Delete the home volume of a deleted user or named server."""
+        result = super().delete_forever()
+        if inspect.isawaitable(result):
+            await result
+        template = await self._overlay_value("home_volume")
+        if not self.delete_home_volume or not template:
+            return
+        if self.name and "{servername}" not in template:
+            return  # the user's other servers have the same home
+        volume = self.format_volume_name(template, self)
+        engine = self.overlay_engine
+        try:
+            removed = await engine.run(
+                delete_home, engine.client, volume, self.escaped_name, self.object_name
+            )
+        except _ENGINE_ERRORS as e:
+            self.log.error("%s: the home volume %s can't be deleted: %s", self._log_name, volume, e)
+        else:
+            if removed:
+                self.log.info("%s: deleted the home volume %s", self._log_name, volume)

@@ -1,0 +1,281 @@
+"""What all overlay spawners have in common: the settings, waiting, progress, failure.
+
+An engine's spawner is ``class X(OverlaySpawnerMixin, ParentSpawner)``. The mixin adds; it never replaces what
+an administrator may set, and with ``overlay_enabled = False`` the parent is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.traitlets import ByteSpecification, Callable
+from jupyterhub.utils import make_ssl_context, url_path_join
+from traitlets import Bool, CaselessStrEnum, Float, HasTraits, List, Unicode, Union
+
+from overlayspawner.hub import config, progress, waiting
+from overlayspawner.hub.failure import config_failure
+from overlayspawner.payload.contract import KINDS, LIFETIMES, OverlayError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from overlayspawner.hub.config import Settings
+
+_CALLABLE = "\n\nA value, or a callable that takes the spawner and returns one; it may be async."
+
+
+def _setting(trait: Any, help_text: str) -> Any:
+    return Union([trait, Callable()], config=True, help=help_text.strip() + _CALLABLE)
+
+
+class OverlaySpawnerMixin(HasTraits):
+    """The ``overlay_*`` settings, and what every engine does with them."""
+
+    overlay_enabled = _setting(
+        Bool(True),
+        """
+        Whether servers get a package overlay. When it is false, this spawner does what its parent does and
+        nothing else: nothing is mounted, wrapped or set.
+
+        Example, an overlay for one group only::
+
+            def beta(spawner):
+                return "beta" in {g.name for g in spawner.user.groups}
+
+            c.OverlayDockerSpawner.overlay_enabled = beta
+        """,
+    )
+
+    overlay_name = _setting(
+        Unicode("default"),
+        """
+        Name of the overlay: 1 to 64 letters, digits, ``.``, ``_`` or ``-``. Servers with the same home and
+        the same name share an overlay.
+        """,
+    )
+
+    overlay_path = _setting(
+        Unicode(".overlay/{name}"),
+        """
+        Where the overlay lives. A relative path is below the user's *persistent* storage: the home when
+        something is mounted at or above it, else the single writable mount under the home, else the home.
+
+        Fields: ``{name}`` (of the overlay), ``{username}``, ``{servername}`` (both escaped). See also:
+        ``home_volume``.
+        """,
+    )
+
+    overlay_kind = _setting(
+        CaselessStrEnum(KINDS, "overlay"),
+        """
+        ``overlay``: users install packages on top of the image's. ``isolated``: their environment does not
+        see the image's packages.
+        """,
+    )
+
+    overlay_lifetime = _setting(
+        CaselessStrEnum(LIFETIMES, "persistent"),
+        """
+        ``persistent``: packages stay in the user's storage. ``ephemeral``: they are gone with the container.
+        """,
+    )
+
+    overlay_requirements = _setting(
+        List(Unicode()),
+        """
+        Packages that you want in the overlay, one PEP 508 requirement each. They are kept apart from what the
+        user asks for, and both are resolved together.
+
+        Example, per group::
+
+            def packages(spawner):
+                groups = {g.name for g in spawner.user.groups}
+                return ["geopandas>=1"] if "geo" in groups else []
+
+            c.OverlayDockerSpawner.overlay_requirements = packages
+        """,
+    )
+
+    overlay_installer = _setting(
+        CaselessStrEnum(config.INSTALLERS, "auto"),
+        """
+        What installs: ``uv``, ``pip``, or ``auto`` (uv where there is one). uv comes from the hub's
+        environment (``pip install overlayspawner[uv]``) when it fits the image, else from the image.
+        """,
+    )
+
+    overlay_index_url = _setting(
+        Unicode(""),
+        """
+        The package index to use instead of the one that the image is configured for.
+
+        A credential in this URL can be read by the user: whatever is given to a container can be. Use a proxy
+        index without a password instead.
+        """,
+    )
+
+    overlay_extra_index_urls = _setting(
+        List(Unicode()), "More package indexes. See also: ``overlay_index_url``."
+    )
+
+    overlay_constraints = _setting(
+        List(Unicode()),
+        """
+        Constraints on versions, one PEP 508 requirement each: they are applied when a package is installed
+        for any reason, but install nothing by themselves.
+        """,
+    )
+
+    overlay_allow = _setting(
+        List(Unicode()), "Names of packages that users may install (``*`` as a wildcard); empty for all."
+    )
+
+    overlay_deny = _setting(
+        List(Unicode()), "Names of packages that users may not install (``*`` as a wildcard)."
+    )
+
+    overlay_max_size = _setting(
+        ByteSpecification(0),
+        "How large an overlay may get, in bytes or with a suffix (``5G``); 0 for no limit.",
+    )
+
+    overlay_kernel = _setting(
+        CaselessStrEnum(config.KERNELS, "replace"),
+        """
+        ``replace``: the kernel ``python3`` runs in the overlay, and the image's stays as ``python3-base``.
+        ``add``: the image's stays ``python3``, and the overlay's is added.
+        """,
+    )
+
+    overlay_restore = _setting(
+        CaselessStrEnum(config.RESTORES, "background"),
+        """
+        What happens when an image needs another environment (another Python): packages are installed again
+        in the ``background`` while the server is up, ``before-start`` of the server, or by the user
+        (``manual``).
+        """,
+    )
+
+    overlay_start_deadline = _setting(
+        Float(10.0),
+        """
+        Seconds that the user's storage may take to answer at start. After that, the server starts without the
+        overlay and says so.
+        """,
+    )
+
+    overlay_user_site = _setting(
+        CaselessStrEnum(config.USER_SITES, "kernels"),
+        """
+        Who sees ``~/.local``: ``kernels`` only (a broken package there can then not stop the server), also
+        the ``server`` (as without an overlay), or ``never``.
+        """,
+    )
+
+    overlay_form = _setting(
+        CaselessStrEnum(config.FORMS, "auto"),
+        """
+        Whether the spawn page offers the overlay's own choices. ``auto``: only where you have a form already,
+        so that servers that start with one click go on doing so.
+        """,
+    )
+
+    _overlay_settings: Settings | None = None
+    _overlay_journal: progress.Journal | None = None
+    _overlay_started = 0.0
+
+    # -- settings ---------------------------------------------------------------------------------------
+
+    async def _overlay_value(self, name: str) -> Any:
+        """Return a trait's value; a callable is called with the spawner."""
+        value = getattr(self, name)
+        if callable(value):
+            value = value(self)
+            if inspect.isawaitable(value):
+                value = await value
+        return value
+
+    async def _overlay_read_settings(self) -> Settings | None:
+        """Return the settings of this spawn, ``None`` when the overlay is switched off.
+
+        Raises
+        ------
+        tornado.web.HTTPError
+            A setting can't be what it is.
+        """
+        if not await self._overlay_value("overlay_enabled"):
+            return None
+        values = {
+            key: await self._overlay_value(f"overlay_{key}") for key in config.Settings.__dataclass_fields__
+        }
+        if isinstance(values["max_size"], str):
+            values["max_size"] = ByteSpecification().validate(None, values["max_size"])
+        try:
+            return config.settings_from(values)
+        except OverlayError as e:
+            raise config_failure(e.message, e.hint) from None
+
+    # -- the start --------------------------------------------------------------------------------------
+
+    def _overlay_begin(self) -> None:
+        """Open the journal of a new spawn."""
+        self._overlay_started = time.monotonic()
+        self._overlay_journal = progress.Journal()
+
+    def _overlay_end(self) -> None:
+        """Close the journal of a spawn."""
+        if self._overlay_journal is not None:
+            self._overlay_journal.close()
+
+    def _overlay_say(self, percent: int, message: str) -> None:
+        """Show a message on the spawn page."""
+        if self._overlay_journal is not None:
+            self._overlay_journal.add(percent, message)
+
+    def _overlay_time_left(self) -> float:
+        """Return for how many seconds ``start()`` may still wait for the server.
+
+        The hub cancels ``start()`` at ``start_timeout`` and calls that a failure; when we return
+        before, it goes on waiting for ``http_timeout`` by itself. So the wait ends early enough.
+        """
+        me: Any = self
+        margin = min(5.0, 0.1 * me.start_timeout)
+        left = me.start_timeout - (time.monotonic() - self._overlay_started) - margin
+        return float(max(0.0, min(me.http_timeout, left)))
+
+    def _overlay_url(self, ip: str, port: int) -> str:
+        """Return the server's URL, as the hub writes it."""
+        me: Any = self
+        host = f"[{ip}]" if ":" in ip else ip
+        base_url = me.server.base_url if me.server else "/"
+        return f"{'https' if me.internal_ssl else 'http'}://{host}:{port}{base_url}"
+
+    async def _overlay_wait(self, ip: str, port: int, until: asyncio.Future[Any] | None = None) -> bool:
+        """Wait until the server answers; return whether it does. Never raises."""
+        me: Any = self
+        context = None
+        if me.internal_ssl:
+            settings = getattr(me.user, "settings", {})
+            context = make_ssl_context(
+                settings.get("internal_ssl_key"),
+                settings.get("internal_ssl_cert"),
+                cafile=settings.get("internal_ssl_ca"),
+            )
+        url = url_path_join(self._overlay_url(ip, port), "api")
+        return await waiting.wait_until_up(
+            url, timeout=self._overlay_time_left(), ssl_context=context, until=until
+        )
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Give the phases of the spawn under way, for the spawn page."""
+        journal = self._overlay_journal
+        if journal is None:
+            parent: Any = super()
+            async for event in parent.progress():
+                yield event
+            return
+        async for event in journal.follow():
+            yield event

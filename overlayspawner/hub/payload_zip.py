@@ -1,0 +1,101 @@
+"""Builds ``overlay.pyz``: everything of ours that runs inside a container, in one file.
+
+The zip is made on the hub from the installed package. It is deterministic (the same sources give the same
+bytes), so that its hash can name it: two hubs of one version share what they deliver, and an upgrade is
+delivered beside the old version while containers still run from that.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import zipfile
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+from overlayspawner.payload.contract import PAYLOAD_COMPLETE, PAYLOAD_LAUNCHER, PAYLOAD_ZIP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.resources.abc import Traversable
+
+MAX_ZIP_BYTES = 450_000
+"""Budget of the zip: a Kubernetes Secret and a Swarm config have to hold it, in base64 where need be."""
+
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the zip format's epoch
+
+
+class Payload(NamedTuple):
+    """What is delivered into containers.
+
+    Parameters
+    ----------
+    id:
+        SHA-256 (hexadecimal) over zip and launcher.
+    zip:
+        The bytes of ``overlay.pyz``.
+    launcher:
+        The bytes of ``launcher.sh``.
+    """
+
+    id: str
+    zip: bytes
+    launcher: bytes
+
+    @property
+    def short_id(self) -> str:
+        """The first 12 digits of the id: enough for a name."""
+        return self.id[:12]
+
+    def contents(self) -> dict[str, bytes]:
+        """Return file name to bytes, without the mark that says that all of it is there."""
+        return {PAYLOAD_ZIP: self.zip, PAYLOAD_LAUNCHER: self.launcher}
+
+    def mark(self) -> tuple[str, bytes]:
+        """Return name and bytes of the mark, which is written last."""
+        return PAYLOAD_COMPLETE, (self.id + "\n").encode()
+
+
+@functools.lru_cache(maxsize=1)
+def build() -> Payload:
+    """Build the payload from the installed package; the result is kept in memory."""
+    package = files("overlayspawner")
+    launcher = (package / "hub" / PAYLOAD_LAUNCHER).read_bytes()
+    data = make_zip(dict(_sources(package)))
+    # The lengths keep "zip, launcher" apart from any other split of the same bytes.
+    digest = hashlib.sha256(f"{len(data)} {len(launcher)}\n".encode())
+    digest.update(data)
+    digest.update(launcher)
+    return Payload(digest.hexdigest(), data, launcher)
+
+
+def _sources(package: Traversable) -> Iterator[tuple[str, bytes]]:
+    yield "__main__.py", (package / "payload" / "__main__.py").read_bytes()
+    yield "overlayspawner/__init__.py", (package / "__init__.py").read_bytes()
+    yield from _walk(package / "payload", "overlayspawner/payload")
+
+
+def _walk(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                yield from _walk(entry, f"{prefix}/{entry.name}")
+        elif entry.name.endswith(".py"):
+            yield f"{prefix}/{entry.name}", entry.read_bytes()
+
+
+def make_zip(sources: dict[str, bytes]) -> bytes:
+    """Return a zip with these files: sorted, with fixed dates and modes.
+
+    Stored, not deflated: reading it then needs no zlib, which is an extension module to load and costs more
+    than the bytes that it saves.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(sources):
+            info = zipfile.ZipInfo(name, _TIMESTAMP)
+            info.create_system = 3  # Unix, whatever the hub runs on
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, sources[name])
+    return buffer.getvalue()
