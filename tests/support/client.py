@@ -76,6 +76,11 @@ class Server:
         """DELETE a path below the base URL."""
         return self.request("DELETE", path, **options)
 
+    def put_text(self, path: str, text: str) -> requests.Response:
+        """Write a text file through the contents service."""
+        model = {"type": "file", "format": "text", "content": text}
+        return self.request("PUT", f"api/contents/{path}", json=model)
+
     # -- the overlay --------------------------------------------------------------------------------
 
     def overlay(self, path: str) -> Any:
@@ -98,7 +103,10 @@ class Server:
         """
         answer = self.post("overlay/v1/jobs", json={"action": action, **arguments})
         assert answer.status_code == 202, f"{answer.status_code} {answer.text[:2000]}"
-        job: dict[str, Any] = answer.json()
+        return self.finished(answer.json(), timeout=timeout)
+
+    def finished(self, job: dict[str, Any], *, timeout: float = 120) -> dict[str, Any]:
+        """Wait until a job is over, and return it as it is then."""
         end = time.monotonic() + timeout
         while job["state"] in ("queued", "running"):
             assert time.monotonic() < end, f"the job is not over after {timeout} s: {job}"
