@@ -65,6 +65,12 @@ class Plan:
     notices: list[dict[str, str]] = field(default_factory=list)
 
     @property
+    def restarts(self) -> bool:
+        """Whether the engine starts the container again when it dies (``restart_policy``)."""
+        policy = self.kwargs["host_config"].get("RestartPolicy") or {}
+        return policy.get("Name") not in (None, "", "no")
+
+    @property
     def home_persistent(self) -> bool:
         """Whether the home is on storage that outlives the container."""
         if not self.home:

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import docker
-from docker.errors import APIError, DockerException
+from docker.errors import APIError
 from docker.utils import kwargs_from_env
 from dockerspawner import DockerSpawner
-from requests.exceptions import RequestException
 from traitlets import Bool, Unicode, default
 
 from overlayspawner.hub import bundles, failure, payload_zip, progress
 from overlayspawner.hub.compose import SPEC_LABEL, Plan, compose
-from overlayspawner.hub.deaths import Death
 from overlayspawner.hub.delivery import HOME_LABEL, delete_home
-from overlayspawner.hub.engine import Engine, engine_for
+from overlayspawner.hub.engine import Engine, connect
 from overlayspawner.hub.image_facts import parse_env
 from overlayspawner.hub.mixin import OverlaySpawnerMixin, _setting
-from overlayspawner.hub.output import Output, redact, secrets_of
+from overlayspawner.hub.output import redact, secrets_of
 from overlayspawner.hub.pull import megabytes
 from overlayspawner.hub.resume import reason_to_keep
+from overlayspawner.hub.watch import ENGINE_ERRORS, StartWatch
 from overlayspawner.payload.contract import CODES, OverlayError
 
 if TYPE_CHECKING:
+    from overlayspawner.hub.deaths import Death
     from overlayspawner.hub.delivery import Bundle
     from overlayspawner.hub.image_facts import ImageFacts
-
-_ENGINE_ERRORS = (DockerException, RequestException, OSError)
-_ATTACH_TIMEOUT = 3.0  # seconds: output is nice to have, a start is not to wait for it
-_DEATH_POLL = 3.0  # seconds between looks at the container, should the stream of events be interrupted
 
 
 class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[misc]
@@ -73,8 +68,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     _overlay_facts: ImageFacts | None = None
     _overlay_info: dict[str, Any] | None = None
     _overlay_bundles: list[Bundle]
-    _overlay_output: Output | None = None
-    _overlay_death: asyncio.Future[Death] | None = None
+    _overlay_watch: StartWatch | None = None
     _overlay_secrets: set[str]
     _overlay_home_template = ""
 
@@ -89,12 +83,12 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         kwargs.update(self.client_kwargs)
         return kwargs
 
-    @property
-    def overlay_engine(self) -> Engine:
-        """The engine that containers run on, shared by all spawners with the same connection settings."""
+    async def _overlay_connect(self) -> Engine:
+        """Return the engine, which all spawners with the same connection settings share."""
         kwargs = self._overlay_client_kwargs()
         key = repr(sorted((k, str(v)) for k, v in kwargs.items() if k != "tls")) + repr(self.tls_config)
-        return engine_for(key, lambda: docker.APIClient(**kwargs))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, connect, key, lambda: docker.APIClient(**kwargs))
 
     # -- the start --------------------------------------------------------------------------------------
 
@@ -121,11 +115,14 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             except Exception as e:
                 await self._overlay_explain(e)
                 raise
-            await self._overlay_wait_or_die(*address)
+            if isinstance(address, tuple):
+                await self._overlay_wait_or_die(*address)
             return address
         finally:
             self._overlay_starting = False
-            self._overlay_detach()
+            if self._overlay_watch is not None:
+                self._overlay_watch.close()
+                self._overlay_watch = None
             self._overlay_end()
 
     async def pull_image(self, image: str) -> None:
@@ -146,7 +143,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
                 await self._overlay_resume()
 
     async def _overlay_pull(self, image: str) -> dict[str, Any]:
-        engine = self.overlay_engine
+        engine = await self._overlay_connect()
         policy = self.pull_policy.lower()
         if policy != "always":
             try:
@@ -212,7 +209,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
 
     async def _overlay_create_container(self, plan: Plan) -> Any:
         if plan.home_volume:
-            engine = self.overlay_engine
+            engine = await self._overlay_connect()
             labels = {HOME_LABEL: self.escaped_name}
             await engine.run(engine.client.create_volume, plan.home_volume, labels=labels)
         elif plan.home_problem:
@@ -240,7 +237,8 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
 
     async def _overlay_image(self) -> ImageFacts:
         if self._overlay_facts is None:
-            self._overlay_facts = await self.overlay_engine.facts(self.image, self._overlay_info)
+            engine = await self._overlay_connect()
+            self._overlay_facts = await engine.facts(self.image, self._overlay_info)
         return self._overlay_facts
 
     async def _overlay_deliver(self, facts: ImageFacts) -> list[Bundle]:
@@ -249,12 +247,12 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         wanted = [bundles.payload_bundle()]
         if uv is not None and uv.fits(facts):
             wanted.append(uv.bundle())
-        engine = self.overlay_engine
+        engine = await self._overlay_connect()
         results = await asyncio.gather(*(engine.ensure(b, facts.id) for b in wanted), return_exceptions=True)
         delivered = []
         for bundle, result in zip(wanted, results):
             if isinstance(result, BaseException):
-                if not isinstance(result, _ENGINE_ERRORS):
+                if not isinstance(result, ENGINE_ERRORS):
                     raise result
                 self.log.error("Filling the volume %s failed: %s", bundle.volume, result)
             else:
@@ -265,7 +263,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
 
     async def _overlay_resume(self) -> None:
         """Remove an existing container that is out of date, if nothing is lost with it."""
-        engine = self.overlay_engine
+        engine = await self._overlay_connect()
         try:
             obj = await engine.run(engine.client.inspect_container, self.object_name)
         except docker.errors.NotFound:
@@ -302,131 +300,74 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     async def start_object(self) -> None:
         """Start the container, with its output and its end in view."""
         if self._overlay_starting:
-            await self._overlay_attach()
+            await self._overlay_open_watch()
             self._overlay_say(progress.START, "Starting the server")
         await super().start_object()
         if self._overlay_starting:
             self._overlay_say(progress.STARTED, "Waiting for the server to answer")
 
-    async def _overlay_attach(self) -> None:
-        engine = self.overlay_engine
-        container = self.container_id
+    async def _overlay_open_watch(self) -> None:
         plan = self._overlay_plan
         if plan is not None:
             self._overlay_secrets |= secrets_of(plan.environment)
-        self._overlay_death = engine.deaths.watch(container)
-        loop = asyncio.get_running_loop()
-
-        def hint(code: str, sentence: str) -> None:
-            with suppress(RuntimeError):  # the hub is shutting down
-                loop.call_soon_threadsafe(self._overlay_hint, code, sentence)
-
-        output = Output(self._overlay_secrets, hint, tty=bool(plan and plan.tty))
-        self._overlay_output = output
-        try:
-            attaching = engine.run(engine.reader.attach, engine.client, container, output)
-            await asyncio.wait_for(attaching, _ATTACH_TIMEOUT)
-        except (asyncio.TimeoutError, *_ENGINE_ERRORS) as e:
-            self.log.warning("%s: the server's output can't be read: %s", self._log_name, e)
+        self._overlay_watch = StartWatch(
+            await self._overlay_connect(),
+            self.container_id,
+            secrets=self._overlay_secrets,
+            tty=plan is not None and plan.tty,
+            # nothing is known of an existing container: look at it
+            restarts=plan is None or plan.restarts,
+            on_hint=self._overlay_hint,
+        )
+        problem = await self._overlay_watch.attach()
+        if problem:
+            self.log.warning("%s: the server's output can't be read: %s", self._log_name, problem)
 
     def _overlay_hint(self, code: str, sentence: str) -> None:
         """Take a line of ours from the container's output. It may be forged, so it is only a hint."""
         self._overlay_say(progress.OURS, sentence)
         if code == "payload-missing":
             self.log.warning("%s: [payload-missing] The payload will be looked at again.", self._log_name)
-            self.overlay_engine.delivery.forget(bundles.payload_bundle())
-
-    def _overlay_detach(self) -> None:
-        engine = self.overlay_engine
-        if self._overlay_output is not None:
-            engine.reader.detach(self._overlay_output)
-        if self._overlay_death is not None:
-            engine.deaths.forget(self._overlay_death)
-        self._overlay_output = self._overlay_death = None
+            if self._overlay_watch is not None:
+                self._overlay_watch.engine.delivery.forget(bundles.payload_bundle())
 
     async def _overlay_wait_or_die(self, ip: str, port: int) -> None:
-        watch = asyncio.ensure_future(self._overlay_next_death())
+        if self._overlay_watch is None:  # a subclass starts containers in its own way
+            await self._overlay_wait(ip, port)
+            return
+        death = asyncio.ensure_future(self._overlay_watch.next_death())
         try:
-            if await self._overlay_wait(ip, port, until=watch):
+            if await self._overlay_wait(ip, port, until=death):
                 self._overlay_say(progress.SERVER, "The server answers")
-            elif watch.done():
-                raise await self._overlay_died(watch.result())
+            elif death.done():
+                raise await self._overlay_died(death.result())
         finally:
-            watch.cancel()
-
-    async def _overlay_next_death(self) -> Death:
-        """Return how the container died, once it has."""
-        pause = 1.0
-        while True:
-            if self._overlay_death is not None:
-                await asyncio.wait({self._overlay_death}, timeout=pause)
-                if self._overlay_death.done() and not self._overlay_restarts():
-                    return self._overlay_death.result()
-            death = await self._overlay_look()
-            if death is not None:
-                return death
-            pause = _DEATH_POLL
-            if self._overlay_death is None or self._overlay_death.done():
-                await asyncio.sleep(pause)
-
-    def _overlay_restarts(self) -> bool:
-        """Whether the engine starts the container again when it dies (``restart_policy``)."""
-        if self._overlay_plan is None:
-            return True  # an existing container: look at it
-        policy = self._overlay_plan.kwargs["host_config"].get("RestartPolicy") or {}
-        return policy.get("Name") not in (None, "", "no")
-
-    async def _overlay_look(self) -> Death | None:
-        """Return how the container died, ``None`` when it runs or nobody knows."""
-        engine = self.overlay_engine
-        try:
-            obj = await engine.run(engine.client.inspect_container, self.container_id or self.object_name)
-        except docker.errors.NotFound:
-            return Death(None)
-        except _ENGINE_ERRORS as e:
-            self.log.debug("%s: can't look at the container: %s", self._log_name, e)
-            return None
-        state = obj["State"]
-        if state.get("Running") or state.get("Restarting") or state.get("Status") == "created":
-            return None
-        return Death(state.get("ExitCode"), bool(state.get("OOMKilled")), state.get("Error") or "")
+            death.cancel()
 
     async def _overlay_died(self, death: Death) -> Exception:
         """Return the exception that tells about a death."""
-        output = self._overlay_output
-        tail = ""
-        if output is not None:
-            # the last lines may still be on their way
-            for _ in range(10):
-                if output.ended.is_set():
-                    break
-                await asyncio.sleep(0.05)
-            tail = output.tail()
+        assert self._overlay_watch is not None
+        tail = await self._overlay_watch.last_words()
         message = failure.describe(death)
         self.log.warning("%s: %s\n%s", self._log_name, message, tail)
         return failure.spawn_failure(self, message, reason=failure.label_of(death), tail=tail)
 
     async def _overlay_explain(self, error: Exception) -> None:
         """Raise a better exception for a failed start, where there is one."""
-        if isinstance(error, OverlayError):
-            raise failure.config_failure(error.message, error.hint) from None
-        if not isinstance(error, (APIError, RuntimeError, TypeError, KeyError, IndexError)):
-            return
+        watch = self._overlay_watch
         if isinstance(error, APIError):
             text = redact(str(error.explanation or error), self._overlay_secrets)
-            if self._overlay_output is not None and failure.image_caused(text):
-                message = f"The image's command could not be started: {text}"
+            if watch is not None and failure.image_caused(text):
+                message = f"The server's command could not be started: {text}"
                 raise failure.spawn_failure(self, message, reason="command") from error
-            if isinstance(error, docker.errors.NotFound) and self.user_options.get("image"):
+            if isinstance(error, docker.errors.NotFound) and watch is None and self.user_options.get("image"):
                 message = f"The image {self.image} can't be had: {text}"
                 raise failure.spawn_failure(self, message, reason="image") from error
-        if self._overlay_death is None or not self.container_id:
-            return
         # A dead container has no port and can't run post_start_cmd: its death is the reason then.
-        await asyncio.wait({self._overlay_death}, timeout=0.5)
-        death = self._overlay_death.result() if self._overlay_death.done() else await self._overlay_look()
-        if death is not None:
-            raise await self._overlay_died(death) from error
+        if watch is not None and isinstance(error, (APIError, RuntimeError, TypeError, KeyError, IndexError)):
+            death = await watch.death_now(patience=0.5)
+            if death is not None:
+                raise await self._overlay_died(death) from error
 
     # -- the rest ---------------------------------------------------------------------------------------
 
@@ -459,7 +400,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             removed = await engine.run(
                 delete_home, engine.client, volume, self.escaped_name, self.object_name
             )
-        except _ENGINE_ERRORS as e:
+        except ENGINE_ERRORS as e:
             self.log.error("%s: the home volume %s can't be deleted: %s", self._log_name, volume, e)
         else:
             if removed:

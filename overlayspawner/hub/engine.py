@@ -112,8 +112,8 @@ _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
 
 
-def engine_for(key: str, make_client: Callable[[], Any]) -> Engine:
-    """Return the engine of this process that ``key`` stands for; made on first use."""
+def connect(key: str, make_client: Callable[[], Any]) -> Engine:
+    """Return the engine of this process that ``key`` stands for; the first call connects to it, and blocks."""
     with _engines_lock:
         engine = _engines.get(key)
         if engine is None:

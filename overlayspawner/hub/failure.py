@@ -55,7 +55,7 @@ def describe(death: Death) -> str:
     if code == 126:
         return "The server's command could not be executed (exit code 126)."
     if code == 127:
-        return "The server's command was not found in the image (exit code 127)."
+        return "The server's command was not found (exit code 127)."
     if code in _SIGNALS:
         return f"The server was ended by {_SIGNALS[code]} while it started (exit code {code})."
     return f"The server stopped while it started (exit code {code})."

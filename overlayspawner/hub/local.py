@@ -30,7 +30,7 @@ def state_dir() -> str:
     return os.path.join(data, "overlayspawner")
 
 
-class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):
+class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ignore[misc]
     """Spawns single-user servers as local processes, each user with a package overlay on the hub's Python."""
 
     overlay_payload_dir = Unicode(
@@ -52,9 +52,9 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):
         False,
         config=True,
         help="""
-        Run servers as the hub's own user, in a directory for each (``home_dir_template``), for users that this
-        machine does not know. For trying things out on one's own machine, without root and without system
-        users, as with JupyterHub's SimpleLocalProcessSpawner.
+        Run servers as the hub's own user, in a directory for each (``home_dir_template``), for users that
+        this machine does not know. For trying things out on one's own machine, without root and without
+        system users, as with JupyterHub's SimpleLocalProcessSpawner.
 
         It isolates nothing: each user can read and change everything of all others, and of the hub.
         """,
@@ -122,12 +122,13 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):
             self._overlay_journal = None
             return await super().start()
         self._overlay_begin()
-        command = self.cmd
+        me: Any = self
+        command = me.cmd
         try:
             self._overlay_say(progress.CREATE, "Preparing the server")
             directory = deliver(self.overlay_payload_dir)
             # LocalProcessSpawner reads it while it starts the process, and nobody else does meanwhile
-            self.cmd = boot.wrap(list(command), directory)
+            me.cmd = boot.wrap(list(command), directory)
             self._overlay_say(progress.START, "Starting the server")
             address = await super().start()
             self._overlay_say(progress.STARTED, "Waiting for the server to answer")
@@ -136,7 +137,7 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):
         except OverlayError as e:
             raise failure.config_failure(e.message, e.hint) from None
         finally:
-            self.cmd = command
+            me.cmd = command
             self._overlay_end()
 
     async def _overlay_wait_or_die(self, ip: str, port: int) -> None:
@@ -162,7 +163,7 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):
 
 
 def deliver(parent: str) -> str:
-    """Put the payload into a directory of its own below ``parent``, unless it is there; return that directory.
+    """Put the payload into a directory of its own below ``parent``, unless it is there; return it.
 
     Parameters
     ----------

@@ -92,6 +92,7 @@ class Output:
         self.hints: list[tuple[str, str]] = []
         self.total = 0
         self.ended = threading.Event()
+        self.wanted = True
         self._on_hint = on_hint
         self._tty = tty
         self._tail = bytearray()
@@ -107,7 +108,7 @@ class Output:
             self._find_hints(piece)
         if len(self._tail) > TAIL_BYTES:
             del self._tail[: len(self._tail) - TAIL_BYTES]
-        return self.total < MAX_BYTES
+        return self.wanted and self.total < MAX_BYTES
 
     def _pieces(self, data: bytes) -> Iterable[bytes]:
         # https://docs.docker.com/reference/api/engine/ "Stream format": type, 3 zeros, length
@@ -185,6 +186,7 @@ class Reader:
 
     def detach(self, output: Output) -> None:
         """Stop reading a container's output."""
+        output.wanted = False
         if output.ended.is_set():
             return
         with self._lock:
@@ -208,7 +210,9 @@ class Reader:
             new, self._new = self._new, []
             drop, self._drop = self._drop, []
         for sock, output, raw in new:
-            self._selector.register(sock, selectors.EVENT_READ, (output, raw))
+            key = self._selector.register(sock, selectors.EVENT_READ, (output, raw))
+            if not output.wanted:  # attaching took so long that nobody waits any more
+                self._close(key)
         for key, _mask in events:
             if key.data is None:
                 with contextlib.suppress(OSError):

@@ -23,6 +23,7 @@ MAX_PROBES = 40
 _FIRST, _LONGEST, _GROWTH = 0.05, 0.25, 1.15
 _REQUEST_TIMEOUT = 2.0
 
+_under_way: set[asyncio.Future[bool]] = set()  # asyncio itself does not hold on to its tasks
 _client: tuple[asyncio.AbstractEventLoop, AsyncHTTPClient] | None = None
 
 
@@ -93,14 +94,14 @@ async def wait_until_up(
     while True:
         probe = asyncio.ensure_future(answers(url, ssl_context))
         waited: set[asyncio.Future[Any]] = {probe} if until is None else {probe, until}
-        try:
-            await asyncio.wait(
-                waited, timeout=max(0.0, end - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            if not probe.done():
-                probe.cancel()
-        if probe.done() and not probe.cancelled() and probe.result():
+        # One that is not done in the end runs into its own timeout: tornado logs an error for each request
+        # that is cancelled.
+        _under_way.add(probe)
+        probe.add_done_callback(_under_way.discard)
+        await asyncio.wait(
+            waited, timeout=max(0.0, end - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+        )
+        if probe.done() and probe.result():
             return True
         if until is not None and until.done():
             return False
