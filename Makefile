@@ -1,0 +1,80 @@
+# What each target does is said by `make help`. All of them can be run again at any time, and make
+# what they need first.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The tests run in two environments: with the newest JupyterHub, and with the oldest supported.
+VENV := .venv
+VENV_HUB5 := .venv-hub5
+BIN := $(VENV)/bin
+
+QUICK := not engine and not browser and not network and not slow
+# What depends on the hub's version, and so is run with both.
+HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py)
+PYTEST_ARGS ?=
+BENCH ?= spawn
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: demo
+demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, IMAGE=…)
+	@exec $(BIN)/python examples/demo/run.py
+
+.PHONY: test
+test: lint env env-hub5 engine images proxy chromium ## everything: lint, and all tests with JupyterHub 6 and 5
+	@status=0; \
+	if [ -n "$(HUB_TESTS)" ]; then \
+	  echo "== what depends on the hub, with JupyterHub 5 =="; \
+	  $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) $(PYTEST_ARGS) || status=$$?; \
+	fi; \
+	echo "== all tests, with the newest JupyterHub =="; \
+	$(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
+	exit $$status
+
+.PHONY: test-quick
+test-quick: env ## the tests without an engine, a browser or the network (under a minute)
+	@$(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: env ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy overlayspawner
+
+.PHONY: env
+env: ## the development environment, .venv
+	@scripts/env.sh $(VENV)
+
+.PHONY: env-hub5
+env-hub5: ## the second one, with JupyterHub 5
+	@scripts/env.sh $(VENV_HUB5) 'jupyterhub>=5,<6'
+
+.PHONY: engine
+engine: ## make sure that a container engine answers
+	@scripts/engine.sh
+
+.PHONY: images
+images: env engine ## build the test images that are missing (three minutes the first time)
+	@$(BIN)/python tests/images/build.py
+
+.PHONY: proxy
+proxy: ## npm's configurable-http-proxy
+	@scripts/tools.sh proxy
+
+.PHONY: chromium
+chromium: ## a browser for the tests of the pages
+	@scripts/tools.sh chromium
+
+.PHONY: bench
+bench: env engine images proxy ## measure (BENCH=spawn names one of benchmarks/)
+	@$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
+
+.PHONY: clean
+clean: ## remove what was made here: environments, images, caches, and an engine started here
+	@if docker info >/dev/null 2>&1; then python3 tests/images/build.py --clean; fi
+	@scripts/engine.sh stop
+	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
