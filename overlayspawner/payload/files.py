@@ -10,12 +10,21 @@ from __future__ import annotations
 import os
 
 _fault = os.environ.get("OVERLAYSPAWNER_FAULT", "")
+_mark, _, _fault = _fault.rpartition("@")
+_counting = not _mark
 _steps = 0
 
 
+def mark(name: str) -> None:
+    """Name a phase, so that a test can count writes from there (``OVERLAYSPAWNER_FAULT=NAME@N:kill``)."""
+    global _counting
+    if _fault and name == _mark:
+        _counting = True
+
+
 def step(name: str) -> None:
-    """Announce a write. Under test, fail or die here: ``OVERLAYSPAWNER_FAULT=N:kill|ENOSPC|EIO``."""
-    if not _fault:
+    """Announce a write. Under test, fail or die here: ``OVERLAYSPAWNER_FAULT=[PHASE@]N:kill|ENOSPC|EIO``."""
+    if not _fault or not _counting:
         return
     global _steps
     _steps += 1
@@ -54,7 +63,26 @@ def write_atomic(path: str, data: str | bytes, mode: int = 0o644, *, sync: bool 
     OSError
         As the underlying calls; the temporary file is removed.
     """
-    raw = data.encode() if isinstance(data, str) else data
+    tmp = write_temp(path, data, mode, sync=sync)
+    try:
+        step("rename " + path)
+        os.rename(tmp, path)
+    except BaseException:
+        discard(tmp)
+        raise
+
+
+def write_temp(path: str, data: str | bytes, mode: int = 0o644, *, sync: bool = True) -> str:
+    """Write what :func:`rename` will put at ``path``; return the temporary file's path.
+
+    For a caller that must know that the content is safe before it decides.
+
+    Raises
+    ------
+    OSError
+        As the underlying calls; the temporary file is removed.
+    """
+    raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
     step("write " + path)
     tmp = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
@@ -67,14 +95,18 @@ def write_atomic(path: str, data: str | bytes, mode: int = 0o644, *, sync: bool 
                 os.fsync(fd)
         finally:
             os.close(fd)
-        step("rename " + path)
-        os.rename(tmp, path)
     except BaseException:
-        try:
-            os.unlink(tmp)
-        except OSError:
-            pass
+        discard(tmp)
         raise
+    return tmp
+
+
+def discard(tmp: str) -> None:
+    """Remove a temporary file of our own; errors are ignored."""
+    try:
+        os.unlink(tmp)
+    except OSError:
+        pass
 
 
 def mkdir(path: str, mode: int = 0o777) -> bool:
@@ -105,6 +137,63 @@ def rename(src: str, dst: str) -> None:
     os.rename(src, dst)
 
 
+def write_new(path: str, data: str, mode: int = 0o644) -> bool:
+    """Write a file that must not exist yet, whole or not at all; return whether it was free.
+
+    Raises
+    ------
+    OSError
+        As the underlying calls; the temporary file is removed.
+    """
+    tmp = f"{path}.{os.urandom(4).hex()}.tmp"
+    write_atomic(tmp, data, mode)
+    step("link " + path)
+    try:
+        os.link(tmp, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        # No hard links here (some network and FUSE file systems). Writers hold a lock, so that looking
+        # first is good enough.
+        if os.path.lexists(path):
+            return False
+        os.rename(tmp, path)
+        return True
+    finally:
+        discard(tmp)
+    return True
+
+
+def unlink(path: str) -> None:
+    """Remove a file or link; one that is gone already is fine."""
+    step("unlink " + path)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def rmdir(path: str) -> bool:
+    """Remove a directory if it is empty; return whether it went."""
+    step("rmdir " + path)
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
+def open_lock(path: str) -> int:
+    """Open a file to be locked, made when missing; return its descriptor."""
+    step("open " + path)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+
+
+def touch(target: str | int) -> None:
+    """Set a file's times to now, by the clock of the file system that holds it."""
+    os.utime(target)
+
+
 def remove_tree(path: str) -> None:
     """Delete a file or a directory of our own making with all it holds; errors are ignored.
 
@@ -112,9 +201,14 @@ def remove_tree(path: str) -> None:
     """
     try:
         if os.path.isdir(path) and not os.path.islink(path):
-            with os.scandir(path) as entries:
-                for entry in list(entries):
-                    remove_tree(entry.path)
+            try:
+                names = os.listdir(path)
+            except PermissionError:
+                names = []
+            if names and not os.access(path, os.W_OK):
+                os.chmod(path, 0o700)  # packages do bring directories that can't be written
+            for name in names:
+                remove_tree(os.path.join(path, name))
             os.rmdir(path)
         else:
             os.unlink(path)

@@ -12,8 +12,6 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from overlayspawner.payload.context import Context
 
 STACK = ("traitlets", "tornado", "zmq", "jupyter_client", "IPython", "comm", "ipykernel.kernelapp")
@@ -94,7 +92,7 @@ def _import_stack(context: Context) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # an overlay's module may raise SystemExit, or worse
-        culprit = _culprit(context, e.__traceback__) or _first_foreign(context, before)
+        culprit = _culprit(context, e) or _first_foreign(context)
         reason = f"{type(e).__name__}: {e}"
     else:
         if misfit is None:
@@ -186,22 +184,31 @@ def _in_base(context: Context, file: str) -> bool:
     return any(file.startswith(d + os.sep) for d in [*context.base.site_dirs, stdlib])
 
 
-def _culprit(context: Context, trace: TracebackType | None) -> str:
+def _culprit(context: Context, error: BaseException) -> str:
     """The file outside the base that is nearest to where an import failed."""
-    found = ""
+    names = []
+    trace = error.__traceback__
     while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if os.path.isabs(name) and not _in_base(context, name) and "overlayspawner" not in name:
-            found = name
+        names.append(trace.tb_frame.f_code.co_filename)
         trace = trace.tb_next
-    return found
+    if isinstance(error, SyntaxError):
+        names.append(str(error.filename))
+    foreign = [n for n in names if _is_foreign(context, n)]
+    return foreign[-1] if foreign else ""
 
 
-def _first_foreign(context: Context, before: set[str]) -> str:
-    for name in sorted(set(sys.modules) - before):
-        file = _file(name)
-        if file and not _in_base(context, file) and "overlayspawner" not in file:
-            return file
+def _is_foreign(context: Context, file: str) -> bool:
+    return os.path.isabs(file) and not _in_base(context, file) and context.payload not in file
+
+
+def _first_foreign(context: Context) -> str:
+    """The first module of the stack that is not found in the base: what has no traceback of its own."""
+    from importlib.machinery import PathFinder
+
+    for name in STACK:
+        spec = PathFinder.find_spec(name.split(".")[0])
+        if spec is not None and spec.origin and _is_foreign(context, spec.origin):
+            return spec.origin
     return ""
 
 

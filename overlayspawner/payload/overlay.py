@@ -137,12 +137,12 @@ class Overlay:
         if fresh or not os.path.lexists(self.metadata):
             self._describe()
         new = os.path.join(envs, f".new-{base.key}-{os.urandom(4).hex()}")
-        make_env(new, env.path, base, kind=self.kind)
         try:
+            make_env(new, env.path, base, kind=self.kind)
             files.rename(new, env.path)
         except OSError:
-            # another server was first: theirs is as good as ours
             files.remove_tree(new)
+            # When another server was first, theirs is as good as ours.
             if not os.path.lexists(env.path):
                 raise
         return env

@@ -1,0 +1,46 @@
+"""Fixtures of the payload's tests: a payload zip, and an overlay on the development environment's Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from overlayspawner.hub import payload_zip
+from overlayspawner.payload import bootstrap
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import Spec
+from overlayspawner.payload.probe import probe
+
+
+@pytest.fixture(scope="session")
+def pyz(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a freshly built ``overlay.pyz``."""
+    path = tmp_path_factory.mktemp("payload") / "overlay.pyz"
+    path.write_bytes(payload_zip.build().zip)
+    return str(path)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    path = tmp_path / "home"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def open_overlay(home: Path, tmp_path: Path, pyz: str, monkeypatch: pytest.MonkeyPatch):
+    """Open an overlay in a home of its own, on this very Python (a venv as base), as a start would."""
+
+    def do(
+        environ: dict[str, str] | None = None, *, base: dict[str, object] | None = None, **spec: object
+    ) -> Context:
+        run = tmp_path / "run"
+        run.mkdir(exist_ok=True)
+        monkeypatch.setattr(bootstrap, "_payload", lambda: pyz)
+        env = {"HOME": str(home), "XDG_RUNTIME_DIR": str(run), "PATH": "/usr/bin:/bin", **(environ or {})}
+        found = probe()
+        found.__dict__.update(base or {})
+        return bootstrap.open_context(Spec(**spec), environ=env, base=found)  # type: ignore[arg-type]
+
+    return do
