@@ -1,1 +1,87 @@
-"""Installers behind one protocol: uv and pip."""
+"""Installers behind one protocol: uv and pip.
+
+An installer resolves requirements against what is visible and puts what is missing into a stage. It never
+touches an env.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Optional, Protocol
+
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.dists import Dist
+from overlayspawner.payload.procs import Cancel
+from overlayspawner.payload.stage import Stage
+
+OnLine = Callable[[str], None]
+
+
+class Installer(Protocol):
+    """A tool that fills a stage."""
+
+    name: str
+    version: str
+
+    def stage(
+        self,
+        ctx: Context,
+        requirements: Sequence[str],
+        stage: Stage,
+        *,
+        visible: Sequence[Dist],
+        upgrade: Sequence[str] = (),
+        constraints: Sequence[str] = (),
+        on_line: Optional[OnLine] = None,
+        cancel: Optional[Cancel] = None,
+    ) -> None:
+        """Put everything into ``stage`` that ``requirements`` need and ``visible`` lacks.
+
+        Parameters
+        ----------
+        requirements:
+            All lines, not only the new ones.
+        visible:
+            The distributions that the overlay and the base have, the visible one of each name.
+        upgrade:
+            Names to take the newest fitting version of.
+        constraints:
+            Lines that restrict versions without asking for anything.
+        on_line:
+            Called with each line of the tool's output.
+        cancel:
+            Asked whether to stop.
+
+        Raises
+        ------
+        OverlayError
+            What happened, with the end of the tool's output in ``log``.
+        """
+        ...
+
+
+def choose(ctx: Context) -> Installer:
+    """Return the installer to use: what the spec says; for ``auto`` uv where it runs, else pip.
+
+    Raises
+    ------
+    OverlayError
+        ``installer-missing``.
+    """
+    from overlayspawner.payload.installer import pip, uv
+
+    wanted = ctx.spec.installer
+    if wanted in ("auto", "uv"):
+        found = uv.find(ctx)
+        if found is not None:
+            return found
+    if wanted in ("auto", "pip"):
+        other = pip.find(ctx)
+        if other is not None:
+            return other
+    missing = {"uv": "uv was not found", "pip": f"no pip {pip.OLDEST_TEXT} or later was found"}
+    what = missing.get(wanted) or " and ".join(missing.values())
+    raise OverlayError(
+        "installer-missing", f"In this image {what}.", "Ask the administrator to provide uv.", status=501
+    )

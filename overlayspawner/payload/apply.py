@@ -1,0 +1,381 @@
+"""The one entry point for changing an overlay: resolve, stage, plan, commit, record."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Optional
+
+from overlayspawner.payload import plan as plans
+from overlayspawner.payload import removal, revisions
+from overlayspawner.payload.change import Commit, plan_ops, repair, tree_of
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.dists import (
+    Dist,
+    base_dists,
+    details,
+    listing,
+    needs,
+    overlay_dists,
+    user_site,
+)
+from overlayspawner.payload.installer import choose
+from overlayspawner.payload.lease import acquire, storage_error
+from overlayspawner.payload.procs import Cancel, redact
+from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
+from overlayspawner.payload.stage import Stage, Staged
+
+ACTIONS = ("install", "uninstall", "upgrade", "sync")
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+_LEASE_WAIT = 2.0
+"""Seconds to wait for a lease: longer than a look at it takes, shorter than a user's patience."""
+
+
+def apply(
+    ctx: Context,
+    action: str,
+    *,
+    install: Sequence[str] = (),
+    uninstall: Sequence[str] = (),
+    upgrade: Sequence[str] = (),
+    on_event: Optional[OnEvent] = None,
+    cancel: Optional[Cancel] = None,
+    who: str = "",
+) -> dict[str, Any]:
+    """Change the overlay, all or nothing.
+
+    Parameters
+    ----------
+    ctx:
+        The server's view of its overlay.
+    action:
+        ``install``, ``uninstall``, ``upgrade``, or ``sync``: make the env have what ``requirements.txt`` and
+        the administrator ask for.
+    install, uninstall, upgrade:
+        Requirement lines; names. More than one of them may be given, whatever the action is called.
+    on_event:
+        Called with ``{"phase", "message"}`` and ``"package"`` where one is meant. Phases: ``resolving``,
+        ``downloading``, ``staging``, ``committing``, ``done``.
+    cancel:
+        Asked until the commit starts; from there on the change is made.
+    who:
+        Who changes it, as shown to others that have to wait.
+
+    Returns
+    -------
+    dict
+        ``{"revision": …, "plan": …}``. When there was nothing to change the revision is the latest one (id 0
+        when there is none) with ``"changed": False``.
+
+    Raises
+    ------
+    OverlayError
+        Nothing was changed, and the message says why.
+    """
+    if action not in ACTIONS:
+        raise OverlayError("unknown-action", f"There is no action {action!r}; there is {', '.join(ACTIONS)}.")
+    wanted = {"install": install, "uninstall": uninstall, "upgrade": upgrade}
+    if action in wanted and not wanted[action]:
+        raise OverlayError("bad-request", f"Nothing to {action}.", "Name at least one package.")
+    job = _Job(
+        ctx,
+        action,
+        install=parse_all(install),
+        uninstall=[parse_name(name) for name in _texts(uninstall)],
+        upgrade=[parse_name(name) for name in _texts(upgrade)],
+        on_event=on_event,
+        cancel=cancel,
+    )
+    _, env = ctx.require()
+    try:
+        with acquire(env, who=who, wait=_LEASE_WAIT) as lease:
+            return job.run(lease)
+    except OSError as e:
+        raise storage_error(e) from e
+
+
+def _texts(value: object) -> list[object]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise OverlayError("bad-requirement", "Names must be a list of texts.")
+    return list(value)
+
+
+class _Job:
+    """One run of :func:`apply`."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        action: str,
+        *,
+        install: list[Requirement],
+        uninstall: list[str],
+        upgrade: list[str],
+        on_event: Optional[OnEvent],
+        cancel: Optional[Cancel],
+    ) -> None:
+        self.ctx = ctx
+        self.action = action
+        self.install = install
+        self.uninstall = uninstall
+        self.upgrade = upgrade
+        self.cancel = cancel
+        self._on_event = on_event
+        self.overlay, self.env = ctx.require()
+
+    # -- the way through --------------------------------------------------------------------------------
+
+    def run(self, lease: Any) -> dict[str, Any]:
+        state = repair(self.overlay, self.env, lease)
+        if state != "clean":
+            self._event("resolving", f"An earlier change had been interrupted; it was {state}.")
+        self._check_cancel()
+        before = Requirements.read(self.overlay.requirements)
+        overlay = overlay_dists(self.env)
+        base = base_dists(self.ctx)
+        admin = [parse(line, trusted=True) for line in self.ctx.spec.requirements]
+        removal.check(self.uninstall, before.names(), overlay, base)
+        after = before
+        for name in self.uninstall:
+            after = after.with_removed(name)
+        for requirement in self.install:
+            after = after.with_added(requirement)
+        for line in before.ignored():
+            self._event("resolving", f"Left out, because it is no requirement: {redact(line)}")
+        remaining = after.entries() + admin
+        named, unneeded = removal.leaving(self.uninstall, remaining, overlay, base)
+        self._say_what_stays(named, overlay, remaining)
+        with Stage(self.env) as stage:
+            staged = Staged()
+            if self.action == "sync" or self.install or self.upgrade:
+                left = {name: d for name, d in overlay.items() if name not in {*named, *unneeded}}
+                staged = self._stage(stage, after, admin, left, base)
+            self._check_cancel()
+            add = [r.text for r in self._named(staged, base, overlay, before)]
+            # what is staged anew is needed after all
+            named = [n for n in named if n not in staged.dists]
+            unneeded = [n for n in unneeded if n not in staged.dists]
+            plan = self._plan(staged, overlay, base, remaining, named, unneeded)
+            change = self._commit(stage, staged, overlay, [*named, *unneeded], add, plan)
+            self._check_cancel()
+            if plans.is_empty(plan) and not self._edits(before, change):
+                last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
+                self._event("done", "There was nothing to change.")
+                return {"revision": {**last, "changed": False}, "plan": plan}
+            self._event("committing", "Moving the files into place.")
+            revision = change.run(lease)
+        self._event("done", self._done(plan))
+        return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
+
+    def _stage(
+        self,
+        stage: Stage,
+        after: Requirements,
+        admin: list[Requirement],
+        overlay: dict[str, Dist],
+        base: dict[str, Dist],
+    ) -> Staged:
+        installer = choose(self.ctx)
+        self._event("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
+        lines = [r.text for r in after.entries()]
+        known = after.names()
+        # upgrading a package that came as a dependency, or that the image has, takes asking for it
+        lines += [name for name in self.upgrade if name not in known]
+        lines += [r.text for r in admin]
+        installer.stage(
+            self.ctx,
+            list(dict.fromkeys(lines)),
+            stage,
+            visible=list({**base, **overlay}.values()),
+            upgrade=self.upgrade,
+            constraints=self.ctx.spec.constraints,
+            on_line=self._on_line,
+            cancel=self.cancel,
+        )
+        self._event("staging", "Checking what was downloaded.")
+        stage.fix_scripts(self.ctx.base)
+        staged = stage.result()
+        for path in staged.dropped:
+            self._event("staging", f"Left out, because it belongs to the overlay itself: {path}")
+        return staged
+
+    def _named(
+        self, staged: Staged, base: dict[str, Dist], overlay: dict[str, Dist], before: Requirements
+    ) -> list[Requirement]:
+        """The lines to write: with names for URLs that had none, and new ones for upgraded packages."""
+        out = []
+        for requirement in self.install:
+            if not requirement.name:
+                name = _name_of_url(requirement.url, [*staged.dists.values(), *overlay.values()])
+                if name:
+                    requirement = Requirement(f"{name} @ {requirement.url}", name, url=requirement.url)
+            out.append(requirement)
+        known = before.names() | {r.name for r in out}
+        for name in self.upgrade:
+            if name not in known and name not in overlay and name in base and name in staged.dists:
+                # a bare name would be content with the image's version when the overlay is built anew
+                out.append(Requirement(f"{name}>={staged.dists[name].version}", name))
+        return out
+
+    def _plan(
+        self,
+        staged: Staged,
+        overlay: dict[str, Dist],
+        base: dict[str, Dist],
+        remaining: list[Requirement],
+        named: list[str],
+        unneeded: list[str],
+    ) -> dict[str, Any]:
+        sizes = {name: details(dist).size for name, dist in staged.dists.items()}
+
+        def visible(name: str) -> Optional[Dist]:
+            return staged.dists.get(name) or overlay.get(name) or base.get(name)
+
+        asked = [(r.name, r.extras) for r in self.install if r.name] + [(n, ()) for n in staged.dists]
+        if self.action == "sync":
+            asked += [(r.name, r.extras) for r in remaining if r.name]
+        # no further than the base's own needs: those are the image's affair
+        needed = needs(
+            asked, lambda name: None if name in base and name not in staged.dists else visible(name)
+        )
+        going = {*named, *unneeded}
+        return plans.build(
+            new={name: plans.Item(d.version, sizes[name]) for name, d in staged.dists.items()},
+            overlay={
+                name: plans.Item(d.version, details(d).size if name in going or name in staged.dists else 0)
+                for name, d in overlay.items()
+            },
+            base={name: d.version for name, d in base.items()},
+            user_site={d.name: d.version for d in listing(user_site(self.ctx))},
+            requested=[r.name for r in remaining if r.name],
+            needed=needed,
+            uninstalled=named,
+            unneeded=unneeded,
+        )
+
+    def _commit(
+        self,
+        stage: Stage,
+        staged: Staged,
+        overlay: dict[str, Dist],
+        going: list[str],
+        add: list[str],
+        plan: dict[str, Any],
+    ) -> Commit:
+        leaving = {*going, *(name for name in staged.dists if name in overlay)}
+        files = removal.owned_files(
+            self.env,
+            [overlay[name] for name in leaving],
+            [dist for name, dist in overlay.items() if name not in leaving],
+        )
+        name = f"{revisions.next_id(self.overlay):06d}-{os.urandom(4).hex()}"
+        words = [r.text for r in self.install] + self.uninstall + self.upgrade
+        return Commit(
+            overlay=self.overlay,
+            env=self.env,
+            name=name,
+            stage=stage.prefix_name,
+            ops=plan_ops(self.env, staged.tree, tree_of(files), name),
+            add=add,
+            remove=self.uninstall,
+            revision={
+                "when": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "action": self.action,
+                "argv": [self.action, *map(redact, words)],
+                "base": {"key": self.ctx.base.key, "lock": self.ctx.base_lock or self.ctx.base.lock()},
+                "env": os.path.relpath(self.env.path, self.overlay.path),
+                "plan": plan,
+            },
+            placed=staged.files(),
+        )
+
+    # -- small things -----------------------------------------------------------------------------------
+
+    def _edits(self, before: Requirements, change: Commit) -> bool:
+        from overlayspawner.payload.change import edited
+
+        return edited(before, change.add, change.remove).to_text() != before.to_text()
+
+    def _say_what_stays(
+        self, named: list[str], overlay: dict[str, Dist], remaining: list[Requirement]
+    ) -> None:
+        """Tell of packages that can't be uninstalled, because something that stays needs them."""
+        before = Requirements.read(self.overlay.requirements).names()
+        for name in self.uninstall:
+            if name in named or name not in overlay:
+                continue
+            users = sorted(n for n, d in overlay.items() if n != name and name in needs([(n, ())], _only(d)))
+            asked = [r.text for r in remaining if r.name == name]
+            by = ", ".join(users or asked) or "another package"
+            if name not in before:
+                raise OverlayError(
+                    "conflict",
+                    f"{name} is needed by {by}; nothing was changed.",
+                    f"Uninstall {by} first.",
+                    status=409,
+                )
+            self._event("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
+
+    def _check_cancel(self) -> None:
+        if self.cancel is not None and self.cancel.is_set():
+            raise OverlayError("cancelled", "It was cancelled. Nothing was changed.", status=409)
+
+    def _event(self, phase: str, message: str, *, package: str = "") -> None:
+        if self._on_event is not None:
+            event: dict[str, Any] = {"phase": phase, "message": message}
+            if package:
+                event["package"] = package
+            self._on_event(event)
+
+    def _on_line(self, line: str) -> None:
+        """Turn a line of uv's or pip's output into an event."""
+        match = _FETCHED.match(line)
+        phase = "resolving"
+        if match:
+            phase = "downloading"
+        elif _STAGED.match(line):
+            phase = "staging"
+        self._event(phase, line.strip(), package=match[1] if match else "")
+
+    @staticmethod
+    def _done(plan: dict[str, Any]) -> str:
+        parts = []
+        if plan["new"]:
+            parts.append("Installed " + ", ".join(f"{p['name']} {p['version']}" for p in plan["new"]) + ".")
+        if plan["removes"]:
+            parts.append("Removed " + ", ".join(p["name"] for p in plan["removes"]) + ".")
+        asked = [f"{p['name']} {p['version']}" for p in plan["satisfied_by_base"] if p["requested"]]
+        if asked:
+            parts.append("The image has " + ", ".join(asked) + " already.")
+        return " ".join(parts) or "The requirements were updated."
+
+
+_FETCHED = re.compile(
+    r"^\s*(?:Downloading|Downloaded|Building|Built|Collecting|Using cached)\s+([A-Za-z0-9._-]+)"
+)
+_STAGED = re.compile(r"^\s*(?:Prepared|Installed|Uninstalled|Installing|Successfully|[+-] )")
+
+
+def _only(dist: Dist) -> Callable[[str], Optional[Dist]]:
+    """A finder that knows one distribution: direct needs only."""
+    return lambda name: dist if name == dist.name else None
+
+
+def _name_of_url(url: str, dists: Iterable[Dist]) -> str:
+    """Return the name of the distribution that came from a URL, as its ``direct_url.json`` tells."""
+    bare = re.sub(r"^(?:git|hg|svn|bzr)\+", "", url).partition("#")[0]
+    for dist in dists:
+        try:
+            data = json.loads(dist.read("direct_url.json") or "{}")
+        except ValueError:
+            continue
+        told = str(data.get("url") or "")
+        if told and (bare == told or bare.partition("@")[0] == told or bare.startswith(told + "@")):
+            return dist.name
+    return ""

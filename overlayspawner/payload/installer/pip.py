@@ -1,0 +1,163 @@
+"""pip, made to leave the env alone: a dry run tells which files are missing, then exactly those are staged.
+
+``pip install --prefix STAGE`` by itself won't do: it uninstalls from the live env while it goes along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.dists import Dist, base_dists, overlay_dists
+from overlayspawner.payload.installer import OnLine
+from overlayspawner.payload.installer.errors import failure
+from overlayspawner.payload.installer.index import pip_env
+from overlayspawner.payload.procs import Cancel, redact, run
+from overlayspawner.payload.requirements import normalise, parse
+from overlayspawner.payload.stage import Stage
+
+OLDEST = (22, 2)
+"""The first pip with ``--dry-run --report``."""
+
+OLDEST_TEXT = "22.2"
+
+
+class Pip:
+    """pip behind the :class:`~overlayspawner.payload.installer.Installer` protocol.
+
+    Parameters
+    ----------
+    version:
+        Of the pip that the env's Python finds.
+    """
+
+    name = "pip"
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def stage(
+        self,
+        ctx: Context,
+        requirements: Sequence[str],
+        stage: Stage,
+        *,
+        visible: Sequence[Dist],
+        upgrade: Sequence[str] = (),
+        constraints: Sequence[str] = (),
+        on_line: Optional[OnLine] = None,
+        cancel: Optional[Cancel] = None,
+    ) -> None:
+        """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
+        env = pip_env(ctx)
+
+        def pip(*arguments: str, env: dict[str, str] = env) -> None:
+            # -I: neither the current directory nor ~/.local decide what is installed
+            argv = [stage.env.python, "-I", "-m", "pip", "install", *arguments]
+            result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
+            if result.rc != 0 or result.cancelled:
+                raise failure(result, stage.path, "pip")
+
+        limits = list(constraints)
+        if upgrade:
+            # --upgrade means every line; those that were not meant stay where they are
+            limits += _pins(requirements, visible, upgrade)
+        listed = stage.write("requirements.txt", "".join(line + "\n" for line in requirements))
+        report = os.path.join(stage.path, "report.json")
+        arguments = ["--dry-run", "--report", report, "-r", listed]
+        if limits:
+            arguments += ["-c", stage.write("constraints.txt", "".join(line + "\n" for line in limits))]
+        pip(*arguments, *(["--upgrade"] if upgrade else []))
+        hashed, other = wanted(_read_report(report), requirements)
+        exactly = ["--no-deps", "--ignore-installed", "--no-compile", "--prefix", stage.prefix]
+        # constraints have been met; here they could only refuse a hash or a URL
+        env = {key: value for key, value in env.items() if key != "PIP_CONSTRAINT"}
+        if hashed:
+            path = stage.write("hashed.txt", "".join(line + "\n" for line in hashed))
+            pip(*exactly, "--require-hashes", "-r", path, env=env)
+        if other:
+            path = stage.write("other.txt", "".join(line + "\n" for line in other))
+            pip(*exactly, "-r", path, env=env)
+
+
+def find(ctx: Context) -> Optional[Pip]:
+    """Return the pip that the env's Python finds if it is new enough, or ``None``. Nothing is run."""
+    found = overlay_dists(ctx.env).get("pip") if ctx.env is not None else None
+    found = found or base_dists(ctx).get("pip")
+    if found is None:
+        return None
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in found.version.split(".")[:2])
+    return Pip(found.version) if numbers >= OLDEST else None
+
+
+def _pins(requirements: Sequence[str], visible: Sequence[Dist], upgrade: Sequence[str]) -> list[str]:
+    versions = {dist.name: dist.version for dist in visible}
+    out = []
+    for line in requirements:
+        requirement = parse(line, trusted=True)
+        if requirement.name in versions and requirement.name not in upgrade and not requirement.url:
+            out.append(f"{requirement.name}=={versions[requirement.name]}")
+    return out
+
+
+def _read_report(path: str) -> list[dict[str, Any]]:
+    try:
+        with open(path, encoding="utf-8") as f:
+            items = json.load(f)["install"]
+        assert isinstance(items, list)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise OverlayError(
+            "installer-failed", "pip's report could not be read; nothing was changed.", status=500
+        ) from None
+    return items
+
+
+def wanted(items: Sequence[dict[str, Any]], requirements: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Turn the ``install`` list of pip's report into lines that name exactly the same files.
+
+    Parameters
+    ----------
+    requirements:
+        The lines that led to the report: a URL is taken from there when the report has it without its
+        credentials.
+
+    Returns
+    -------
+    tuple
+        Lines with hashes, and those that can't have one. pip takes them only in separate runs.
+    """
+    lines = {r.name: r for r in (parse(line, trusted=True) for line in requirements) if r.url}
+    hashed: list[str] = []
+    other: list[str] = []
+    for item in items:
+        meta = item["metadata"]
+        name, version = normalise(meta["name"]), meta["version"]
+        info = item.get("download_info") or {}
+        archive = info.get("archive_info") or {}
+        digests = archive.get("hashes") or dict(
+            [archive["hash"].split("=", 1)] if archive.get("hash") else []
+        )
+        digest = "".join(
+            f" --hash={kind}:{value}" for kind, value in sorted(digests.items()) if kind == "sha256"
+        )
+        url = str(info.get("url") or "")
+        if not item.get("is_direct"):
+            # by name, not by URL: the URL would be recorded as where it comes from
+            (hashed if digest else other).append(f"{name}=={version}{digest}")
+            continue
+        asked = lines.get(name)
+        if asked is not None and (redact(asked.url) != asked.url or "${" in asked.url):
+            other.append(asked.text)
+        elif info.get("vcs_info"):
+            vcs = info["vcs_info"]
+            folder = f"#subdirectory={info['subdirectory']}" if info.get("subdirectory") else ""
+            other.append(f"{name} @ {vcs['vcs']}+{url}@{vcs['commit_id']}{folder}")
+        elif digest:
+            hashed.append(f"{name} @ {url}{digest}")
+        else:
+            other.append(f"{name} @ {url}")
+    return hashed, other

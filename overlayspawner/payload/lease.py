@@ -1,0 +1,304 @@
+"""One writer at a time: a file lock, and a lease with a heartbeat where locks don't span hosts.
+
+Process ids and host names mean nothing across containers, and clocks differ. So the lease is timed by the
+storage's own clock (the modification times it gives), and only two facts are believed: whether the lock can
+be had, and whether the heartbeat goes on. The lease is checked again before each step of a commit (its file
+is another one once it has been taken over, and its *fencing token* one higher), so that a holder that was
+suspended and replaced notices before it writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from overlayspawner.payload import files
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.overlay import Env, Overlay
+
+BEAT = 3.0
+"""Seconds between heartbeats."""
+
+TTL = 20.0
+"""Seconds without a heartbeat, by the storage's clock, after which a holder counts as gone."""
+
+_UNSUPPORTED = frozenset({"ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL"})
+
+
+class Lease:
+    """The right to change an env; a context manager.
+
+    Use :func:`acquire`. Losing it is only noticed at :meth:`check`.
+    """
+
+    def __init__(self, path: str, lock_fd: int, token: int, who: str, locked: bool) -> None:
+        self.path = path
+        self.token = token
+        self.who = who
+        self.locked = locked
+        self._lock_fd = lock_fd
+        self._inode = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def check(self) -> None:
+        """Make sure that the lease is still ours: one ``stat``.
+
+        Raises
+        ------
+        OverlayError
+            ``busy``: another has taken over, nothing more may be written.
+        """
+        try:
+            same = os.stat(self.path).st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise OverlayError(
+                "busy",
+                "Another server took over while this change was held up.",
+                "Look at what it did, then try again.",
+                status=409,
+            )
+
+    def release(self) -> None:
+        """Give it up; idempotent."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self.check()
+            self._write(released=True)
+        except (OSError, OverlayError):
+            pass
+        os.close(self._lock_fd)
+
+    def _write(self, *, released: bool = False) -> None:
+        data = {"token": self.token, "who": self.who, "boot": _boot_id(), "released": released}
+        files.write_atomic(self.path, json.dumps(data) + "\n")
+        self._inode = os.stat(self.path).st_ino
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._beat, name="overlay-lease", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT):
+            try:
+                self.check()
+                files.touch(self.path)
+            except (OSError, OverlayError):
+                continue
+
+
+def acquire(env: Env, *, who: str = "", wait: float = 0.0) -> Lease:
+    """Take the lease of an env.
+
+    Parameters
+    ----------
+    who:
+        Who asks, as it is shown to others: a server's name, no secret.
+    wait:
+        Seconds to go on trying.
+
+    Raises
+    ------
+    OverlayError
+        ``busy`` when another holds it, ``read-only`` or ``disk-full`` when the storage can't be written to.
+    """
+    until = time.monotonic() + wait
+    while True:
+        try:
+            return _try(env, who)
+        except OverlayError as e:
+            if e.code != "busy" or time.monotonic() >= until:
+                raise
+        except OSError as e:
+            raise storage_error(e) from e
+        time.sleep(0.2)
+
+
+def holder(env: Env) -> str | None:
+    """Return who holds the lease of an env, for display; ``None`` when nobody seems to. Changes nothing."""
+    data = _read(_lease_path(env))
+    if data is None or data.get("released"):
+        return None
+    try:
+        fd = os.open(_lock_path(env), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        locked = _lock(fd, fcntl.LOCK_SH)
+        if locked and data.get("boot") == _boot_id():
+            return None
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(fd)
+    return str(data.get("who") or "another server")
+
+
+def storage_error(error: OSError) -> OverlayError:
+    """Turn an error of the storage into one a user may see."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OverlayError(
+            "disk-full",
+            "There is no space left in your storage; nothing was changed.",
+            "Delete what you no longer need, then try again.",
+            status=507,
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return OverlayError(
+            "read-only",
+            "Your storage can't be written to; nothing was changed.",
+            "Ask the administrator about the storage behind your home.",
+            status=507,
+        )
+    return OverlayError(
+        "internal",
+        f"Your storage reported an error: {error.strerror or error}; nothing was changed.",
+        status=500,
+    )
+
+
+def _lease_path(env: Env) -> str:
+    return os.path.join(env.state, "lease.json")
+
+
+def _lock_path(env: Env) -> str:
+    return os.path.join(env.state, "lock")
+
+
+def _try(env: Env, who: str) -> Lease:
+    files.mkdir(env.state)
+    fd = files.open_lock(_lock_path(env))
+    try:
+        try:
+            locked = _lock(fd, fcntl.LOCK_EX)
+        except BlockingIOError:
+            raise _busy(_read(_lease_path(env))) from None
+        path = _lease_path(env)
+        known = _read(path)
+        token = _token(known)
+        if known is not None and not known.get("released"):
+            # On one kernel the lock alone tells: whoever held it has died. On another one, or where there
+            # are no locks, only silence does.
+            same_kernel = locked and known.get("boot") == _boot_id()
+            if not same_kernel and _age(fd, path) < TTL:
+                raise _busy(known)
+        lease = Lease(path, fd, token + 1, who, locked)
+        lease._write()
+        if not locked:
+            # without locks two may have written: the later one wins, and both look again
+            time.sleep(0.5)
+            lease.check()
+        lease._start()
+        return lease
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _busy(data: dict[str, Any] | None) -> OverlayError:
+    who = str((data or {}).get("who") or "")
+    by = f" ({who})" if who else ""
+    return OverlayError(
+        "busy",
+        f"Another server{by} is changing this overlay.",
+        "Wait until it has finished, then try again.",
+        status=409,
+    )
+
+
+def _lock(fd: int, how: int) -> bool:
+    """Lock without waiting. Returns ``False`` where the storage knows no locks.
+
+    ``flock`` rather than POSIX record locks: those are one for all threads of a process, and are lost when
+    any descriptor of the file is closed. On NFS Linux turns it into a record lock on the server.
+    """
+    import errno
+
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as e:
+        if errno.errorcode.get(e.errno or 0) in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as f:
+            data = json.load(f)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}  # there is one, and nothing is known about its holder
+    return data if isinstance(data, dict) else {}
+
+
+def _token(data: dict[str, Any] | None) -> int:
+    token = (data or {}).get("token")
+    return token if isinstance(token, int) else 0
+
+
+def _age(lock_fd: int, lease_path: str) -> float:
+    """Seconds since the last heartbeat, by the storage's clock."""
+    files.touch(lock_fd)
+    return os.fstat(lock_fd).st_mtime - os.stat(lease_path).st_mtime
+
+
+def _boot_id() -> str:
+    """Name the running kernel: containers on it share its locks."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+            return f.read().strip()
+    except (OSError, UnicodeDecodeError):
+        return "unknown-" + os.uname().nodename
+
+
+@contextlib.contextmanager
+def overlay_lock(overlay: Overlay, *, wait: float = 5.0) -> Iterator[None]:
+    """Keep writers of an overlay's *other* envs away from its requirements and revisions for a moment.
+
+    Held for milliseconds only. Where locks don't work it is no more than good manners: every write below is
+    atomic by itself.
+
+    Parameters
+    ----------
+    wait:
+        Seconds after which to go on without it, rather than leave a change half recorded.
+    """
+    fd = files.open_lock(os.path.join(overlay.path, ".lock"))
+    try:
+        until = time.monotonic() + wait
+        while True:
+            try:
+                _lock(fd, fcntl.LOCK_EX)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    break
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(fd)

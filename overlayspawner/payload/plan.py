@@ -1,0 +1,123 @@
+"""What a change does, as data: computed from what was there and what is staged. Pure.
+
+The dict that :func:`build` returns is public (REST, revisions). Each list holds dicts:
+
+``new``
+    ``{name, version, size, requested, replaces}``: comes into the overlay; ``replaces`` is the overlay's
+    own earlier version, or ``None``.
+``satisfied_by_base``
+    ``{name, version, requested}``: asked for or needed, and the image has it.
+``shadows``
+    ``{name, version, hidden, where}``: hides version ``hidden`` of ``base`` or ``user-site``.
+``removes``
+    ``{name, version, reason, reveals}``: leaves the overlay because it was ``uninstalled`` or is
+    ``unneeded``; ``reveals`` is the image's version that becomes visible, or ``None``.
+``breaks``, ``splits``, ``builds``, ``blocked``
+    See the design; filled by later checks.
+``bytes``, ``frees``
+    What comes and what goes, in bytes.
+``needs_restart``
+    Whether a kernel that runs may have something loaded that changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+
+@dataclass(frozen=True)
+class Item:
+    """A distribution as the plan sees it.
+
+    Parameters
+    ----------
+    version:
+        Its version.
+    size:
+        Bytes.
+    """
+
+    version: str
+    size: int = 0
+
+
+def build(
+    *,
+    new: Mapping[str, Item],
+    overlay: Mapping[str, Item],
+    base: Mapping[str, str],
+    user_site: Optional[Mapping[str, str]] = None,
+    requested: Iterable[str] = (),
+    needed: Iterable[str] = (),
+    uninstalled: Iterable[str] = (),
+    unneeded: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Return a plan.
+
+    Parameters
+    ----------
+    new:
+        What is staged, by normalised name.
+    overlay, base, user_site:
+        What is there now.
+    requested:
+        Names that the user or the administrator asks for.
+    needed:
+        Names asked for now, or needed by what is new.
+    uninstalled, unneeded:
+        Names that leave the overlay.
+    """
+    asked = set(requested)
+    local = user_site or {}
+    removed = [(name, "uninstalled") for name in uninstalled]
+    removed += [(name, "unneeded") for name in unneeded if name not in set(uninstalled)]
+    replaced = [name for name in new if name in overlay]
+    shadows = []
+    for name, item in sorted(new.items()):
+        for where, there in (("base", base), ("user-site", local)):
+            if name in there:
+                shadows.append({"name": name, "version": item.version, "hidden": there[name], "where": where})
+    return {
+        "new": [
+            {
+                "name": name,
+                "version": item.version,
+                "size": item.size,
+                "requested": name in asked,
+                "replaces": overlay[name].version if name in overlay else None,
+            }
+            for name, item in sorted(new.items())
+        ],
+        "satisfied_by_base": [
+            {"name": name, "version": base[name], "requested": name in asked}
+            for name in sorted(set(needed))
+            if name in base and name not in new and name not in overlay
+        ],
+        "shadows": shadows,
+        "breaks": [],
+        "splits": [],
+        "builds": [],
+        "removes": [
+            {
+                "name": name,
+                "version": overlay[name].version,
+                "reason": reason,
+                "reveals": base.get(name, local.get(name)),
+            }
+            for name, reason in sorted(removed)
+            if name in overlay
+        ],
+        "bytes": sum(item.size for item in new.values()),
+        "frees": sum(
+            overlay[name].size for name in {*replaced, *(name for name, _ in removed)} if name in overlay
+        ),
+        "needs_restart": bool(replaced or removed or shadows),
+        "blocked": [],
+    }
+
+
+def is_empty(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan changes no file."""
+    return not plan["new"] and not plan["removes"]

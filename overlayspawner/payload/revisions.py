@@ -1,0 +1,104 @@
+"""The history of an overlay: one JSON file for each applied plan, ``revisions/000001.json`` and on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from overlayspawner.payload import files
+from overlayspawner.payload.overlay import Overlay
+
+SCHEMA = 1
+"""Version of a revision's JSON."""
+
+_NAME = re.compile(r"^(\d{6,})\.json$")
+
+
+def ids(overlay: Overlay) -> list[int]:
+    """Return the numbers of all revisions, oldest first."""
+    try:
+        names = os.listdir(overlay.revisions)
+    except FileNotFoundError:
+        return []
+    return sorted(int(match[1]) for match in map(_NAME.match, names) if match)
+
+
+def path(overlay: Overlay, number: int) -> str:
+    """Return the file of a revision."""
+    return os.path.join(overlay.revisions, f"{number:06d}.json")
+
+
+def next_id(overlay: Overlay) -> int:
+    """Return the number that the next revision will most likely get."""
+    known = ids(overlay)
+    return known[-1] + 1 if known else 1
+
+
+def read(overlay: Overlay, number: int) -> dict[str, Any] | None:
+    """Return a revision, or ``None`` when it is missing, damaged or of a later schema."""
+    try:
+        with open(path(overlay, number), encoding="utf-8") as f:
+            data = json.load(f)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("schema"), int) or data["schema"] > SCHEMA:
+        return None
+    return data
+
+
+def write(overlay: Overlay, data: dict[str, Any]) -> dict[str, Any]:
+    """Write a revision under the next free number; return it with its ``id``.
+
+    The file appears whole and at once: with it a change is done, without it the change is undone.
+
+    Raises
+    ------
+    OSError
+        The storage can't be written to.
+    """
+    files.mkdir(overlay.revisions)
+    number = next_id(overlay)
+    while True:
+        full = {"schema": SCHEMA, "id": number, **data}
+        if files.write_new(path(overlay, number), json.dumps(full, indent=1) + "\n"):
+            files.fsync_dir(overlay.revisions)
+            return full
+        number += 1
+
+
+def summary(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a revision without the long list of its files, as interfaces show it."""
+    return {key: value for key, value in data.items() if key not in ("files", "aside", "change")}
+
+
+def list_revisions(overlay: Overlay, limit: int = 50) -> list[dict[str, Any]]:
+    """Return summaries of the latest revisions, newest first; damaged ones are left out.
+
+    Parameters
+    ----------
+    limit:
+        How many at most; opening each takes time.
+    """
+    found = (read(overlay, number) for number in reversed(ids(overlay)[-limit:]))
+    return [summary(data) for data in found if data is not None]
+
+
+def latest(overlay: Overlay) -> dict[str, Any] | None:
+    """Return the newest revision that can be read, in full."""
+    for number in reversed(ids(overlay)):
+        data = read(overlay, number)
+        if data is not None:
+            return data
+    return None
+
+
+def find_change(overlay: Overlay, change: str, first: int) -> dict[str, Any] | None:
+    """Return the revision that records a change, looking from number ``first`` on."""
+    for number in ids(overlay):
+        if number >= first:
+            data = read(overlay, number)
+            if data is not None and data.get("change") == change:
+                return data
+    return None

@@ -1,0 +1,123 @@
+"""Bases and contexts for tests that change an env without any container."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import Spec
+from overlayspawner.payload.overlay import Overlay
+from overlayspawner.payload.probe import Base
+from tests.support.wheels import make_wheel
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_PROBE = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from overlayspawner.payload.probe import probe
+sys.path.remove({str(ROOT)!r})
+print(json.dumps(probe().to_dict()))
+"""
+
+
+def put(site: Path, wheel: Path) -> None:
+    """Unpack a wheel into a directory of packages, as an image's build would have done."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+
+
+def make_base(directory: Path, wheels: Iterable[Path] = ()) -> Base:
+    """Make a venv with pip that serves as an image's Python; return its description."""
+    python = directory / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+    out = subprocess.run([str(python), "-I", "-c", _PROBE], check=True, capture_output=True, text=True)
+    base = Base.from_dict(json.loads(out.stdout))
+    for wheel in wheels:
+        put(Path(base.site_dirs[-1]), wheel)
+    return base
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A base with pip, ``tinyleaf`` 1.1 and ``basetool`` 1.0, which needs it. Tests leave it as it is."""
+    wheels = tmp_path_factory.mktemp("base-wheels")
+    return make_base(
+        tmp_path_factory.mktemp("base") / "image",
+        [
+            make_wheel(wheels, "tinyleaf", "1.1"),
+            make_wheel(wheels, "basetool", "1.0", requires=["tinyleaf"]),
+        ],
+    )
+
+
+def make_context(home: Path, base: Base, **spec: object) -> Context:
+    """Make an overlay in a home directory, and the context of a server that uses it."""
+    home.mkdir(parents=True, exist_ok=True)
+    overlay = Overlay(str(home / ".overlay" / "default"))
+    env = overlay.create(base)
+    return Context(
+        spec=Spec(**spec),  # type: ignore[arg-type]
+        base=base,
+        home=str(home),
+        runtime="",
+        payload=str(ROOT),
+        overlay=overlay,
+        env=env,
+        base_lock=base.lock(),
+    )
+
+
+def snapshot(path: str | Path, *, without: Iterable[str] = ()) -> dict[str, str]:
+    """Describe every file, link and directory below a path: relative path → kind, mode and content's digest.
+
+    Parameters
+    ----------
+    without:
+        Relative paths left out, with all below them.
+    """
+    out: dict[str, str] = {}
+    skip = set(without)
+
+    def walk(folder: str, rel: str) -> None:
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            name = f"{rel}/{entry.name}" if rel else entry.name
+            if name in skip:
+                continue
+            mode = oct(entry.stat(follow_symlinks=False).st_mode)
+            if entry.is_symlink():
+                out[name] = f"link {os.readlink(entry.path)}"
+            elif entry.is_dir():
+                out[name] = f"dir {mode}"
+                walk(entry.path, name)
+            else:
+                out[name] = f"file {mode} {hashlib.sha256(Path(entry.path).read_bytes()).hexdigest()}"
+
+    walk(str(path), "")
+    return out
+
+
+def env_snapshot(ctx: Context) -> dict[str, str]:
+    """Describe the env as Python sees it (without our own state), and the requirements."""
+    overlay, env = ctx.require()
+    out = snapshot(env.path, without=[".overlay"])
+    out["requirements"] = Path(overlay.requirements).read_text()
+    return out
+
+
+def run_python(ctx: Context, code: str, *arguments: str) -> str:
+    """Run code in the env's Python and return what it prints."""
+    _, env = ctx.require()
+    argv = [env.python, "-I", "-B", "-c", code, *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
