@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from overlayspawner.payload.contract import OverlayError
@@ -125,7 +125,9 @@ def _uninstall(options: argparse.Namespace) -> int:
 
 
 def _upgrade(options: argparse.Namespace) -> int:
-    return _change(options, "upgrade", upgrade=options.names)
+    from overlayspawner.payload import report
+
+    return _change(options, "upgrade", upgrade=options.names or report.upgradable(_context(options)))
 
 
 def _sync(options: argparse.Namespace) -> int:
@@ -149,51 +151,51 @@ def _change(options: argparse.Namespace, action: str, **what: Sequence[str]) -> 
         cancel.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    show = _progress(options)
+    notes: list[str] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        show(event)
+        # about one package, and no line of a tool: something that the user should know
+        if event.get("phase") == "done" or (event.get("phase") == "resolving" and event.get("package")):
+            notes.append(str(event.get("message")))
+
     previous = signal.signal(signal.SIGINT, stop)
     try:
-        result = apply(context, action, on_event=_teller(options), cancel=cancel, who="command line", **what)
+        result = apply(context, action, on_event=tell, cancel=cancel, who="command line", **what)
     finally:
         signal.signal(signal.SIGINT, previous)
     if options.json:
         _print_json(result)
     else:
-        _print_lines(_told(result))
+        _print_lines(notes + _told(result["plan"]))
     return 0
 
 
-def _teller(options: argparse.Namespace) -> Any:
+def _progress(options: argparse.Namespace) -> Callable[[dict[str, Any]], None]:
     """Return what shows progress: nothing in a pipe, one line that is written over in a terminal."""
     if options.json or not sys.stderr.isatty():
-        return None
+        return lambda event: None
     import shutil
 
-    def tell(event: dict[str, Any]) -> None:
+    def show(event: dict[str, Any]) -> None:
         width = shutil.get_terminal_size().columns - 1
-        text = str(event.get("message") or event.get("phase") or "")[:width]
-        sys.stderr.write("\r\x1b[K" + ("" if event.get("phase") == "done" else text))
+        text = "" if event.get("phase") == "done" else str(event.get("message") or "")
+        sys.stderr.write("\r\x1b[K" + _printable(text)[:width])
         sys.stderr.flush()
 
-    return tell
+    return show
 
 
-def _told(result: dict[str, Any]) -> list[str]:
-    """Say in a few lines what a change did."""
-    plan = result.get("plan") or {}
-    new = [f"{item['name']} {item['version']}" for item in plan.get("new", [])]
-    removed = [f"{item['name']} {item['version']}" for item in plan.get("removes", [])]
-    base = [f"{item['name']} {item['version']}" for item in plan.get("satisfied_by_base", [])]
+def _told(plan: dict[str, Any]) -> list[str]:
+    """Say what a change means besides what it installed and removed."""
     lines = []
-    if new:
-        lines.append("Installed: " + ", ".join(new))
-    if removed:
-        lines.append("Removed: " + ", ".join(removed))
-    if base and not new and not removed:
-        lines.append("In the image already: " + ", ".join(base))
-    for item in plan.get("shadows", []):
-        lines.append("Hides a package of the image: " + " ".join(str(v) for v in item.values()))
-    if plan.get("needs_restart"):
-        lines.append("Restart running kernels to use the new versions.")
-    return lines or ["Nothing to do."]
+    for item in plan["shadows"]:
+        where = "the image" if item["where"] == "base" else "~/.local"
+        lines.append(f"{item['name']} {item['version']} hides {item['hidden']} of {where}.")
+    if plan["needs_restart"]:
+        lines.append("Restart running kernels to use what has changed.")
+    return lines
 
 
 # -- looking ------------------------------------------------------------------------------------------
@@ -202,7 +204,10 @@ def _told(result: dict[str, Any]) -> list[str]:
 def _list(options: argparse.Namespace) -> int:
     from overlayspawner.payload.dists import packages
 
-    found = packages(_context(options), options.scope)
+    context = _context(options, missing=True)
+    # before the first installation there is no overlay, and nothing in it
+    nothing = options.scope == "overlay" and context.overlay is None and context.mode == "normal"
+    found = [] if nothing else packages(context, options.scope)
     if options.json:
         _print_json({"packages": found})
         return 0
@@ -245,10 +250,8 @@ def _history(options: argparse.Namespace) -> int:
         return 0
     rows = []
     for revision in found:
-        argv = " ".join(str(word) for word in revision.get("argv", []))
-        rows.append(
-            (str(revision.get("id")), str(revision.get("when", "")), str(revision.get("action")), argv)
-        )
+        words = " ".join(str(word) for word in revision.get("argv", [revision.get("action")]))
+        rows.append((str(revision.get("id")), str(revision.get("when", "")), words))
     _print_table(rows)
     return 0
 
@@ -359,8 +362,12 @@ def _print_json(data: object) -> None:
 
 def _print_lines(lines: Sequence[str]) -> None:
     for line in lines:
-        # names and messages come from packages: no terminal control sequences
-        print("".join(c if c.isprintable() else "?" for c in line))
+        print(_printable(line))
+
+
+def _printable(text: str) -> str:
+    """Return text that comes from packages without control sequences for the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -386,7 +393,7 @@ def _complain(error: OverlayError, as_json: bool) -> None:
     lines = [f"overlay: {error.message} [{error.code}]", error.hint, *error.log.splitlines()[-15:]]
     for line in lines:
         if line:
-            print("".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+            print(_printable(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

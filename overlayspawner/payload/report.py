@@ -8,6 +8,7 @@ from typing import Any
 
 from overlayspawner.payload import dists, revisions
 from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
 
 
 def status(context: Context) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def all_notices(context: Context) -> list[dict[str, str]]:
 def base_changed(context: Context) -> bool:
     """Return whether the image's packages differ from those of the last change."""
     last = last_revision(context)
-    lock = last.get("base_lock") if last else None
+    lock = last["base"].get("lock") if last else None
     return bool(lock and context.base_lock and lock != context.base_lock)
 
 
@@ -60,7 +61,8 @@ def last_revision(context: Context) -> dict[str, Any] | None:
     if context.overlay is None:
         return None
     for revision in revisions.list_revisions(context.overlay, limit=10):
-        if revision.get("base_key", context.base.key) == context.base.key:
+        base = revision.get("base")
+        if isinstance(base, dict) and base.get("key") == context.base.key:
             return revision
     return None
 
@@ -83,3 +85,18 @@ def sizes(context: Context) -> dict[str, int | None]:
     if context.env is not None:
         out["overlay"] = sum(int(str(p.get("size") or 0)) for p in dists.packages(context, "overlay"))
     return out
+
+
+def upgradable(context: Context) -> list[str]:
+    """Return the names that "upgrade everything" means: what the overlay holds, nothing of the image's.
+
+    Raises
+    ------
+    OverlayError
+        ``no-overlay``; ``not-installed`` where the overlay is empty.
+    """
+    _, env = context.require()
+    names = sorted(dists.overlay_dists(env))
+    if not names:
+        raise OverlayError("not-installed", "The overlay holds no packages: there is nothing to upgrade.")
+    return names

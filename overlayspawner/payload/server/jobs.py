@@ -127,7 +127,7 @@ class JobRunner:
     ----------
     work:
         Does one job: called in the worker thread with the job, a function for events and the event that
-        asks to stop; returns ``{"revision": …, "plan": …}`` or raises.
+        asks to stop; returns ``{"revision": {"id", "changed", …}, "plan": …}`` or raises.
     on_change:
         Called, in any thread, whenever a job changes.
     on_bug:
@@ -305,8 +305,8 @@ class JobRunner:
         else:
             with self._lock:
                 job.plan = result.get("plan")
-                revision = result.get("revision")
-                job.revision = revision.get("id") if isinstance(revision, dict) else revision
+                revision = result["revision"]
+                job.revision = revision["id"] if revision["changed"] else None
                 job.progress = 1.0
             self._finish(job, "done", None)
 

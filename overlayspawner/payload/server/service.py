@@ -159,6 +159,8 @@ class Service:
             for text in request[field]:
                 requirements.parse_name(text)
         self.context.require()
+        if action == "upgrade" and not request["upgrade"]:
+            request["upgrade"] = report.upgradable(self.context)
         return Job(action, request, who)
 
     def _work(self, job: Job, on_event: Callable[[Event], None], cancel: threading.Event) -> dict[str, Any]:
