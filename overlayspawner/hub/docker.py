@@ -395,7 +395,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         if self.name and "{servername}" not in template:
             return  # the user's other servers have the same home
         volume = self.format_volume_name(template, self)
-        engine = self.overlay_engine
+        engine = await self._overlay_connect()
         try:
             removed = await engine.run(
                 delete_home, engine.client, volume, self.escaped_name, self.object_name

@@ -113,7 +113,7 @@ _engines_lock = threading.Lock()
 
 
 def connect(key: str, make_client: Callable[[], Any]) -> Engine:
-    """Return the engine of this process that ``key`` stands for; the first call connects to it, and blocks."""
+    """Return the engine of this process that ``key`` stands for; the first call connects, and blocks."""
     with _engines_lock:
         engine = _engines.get(key)
         if engine is None:

@@ -1,0 +1,58 @@
+"""The payload's zip: what is in it, that it runs, and that its name depends on nothing but its sources."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import overlayspawner
+from overlayspawner.hub import payload_zip
+
+PACKAGE = Path(overlayspawner.__file__).parent
+
+
+def test_two_builds_give_the_same_bytes_whatever_the_dates_and_modes_of_the_sources(tmp_path: Path) -> None:
+    first = payload_zip.build()
+    module = PACKAGE / "payload" / "contract.py"
+    before = module.stat()
+    os.utime(module, (1, 1))
+    payload_zip.build.cache_clear()
+    try:
+        second = payload_zip.build()
+    finally:
+        os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+        payload_zip.build.cache_clear()
+    assert second == first
+
+
+def test_the_id_depends_on_every_source() -> None:
+    sources = {"a.py": b"1", "b.py": b"2"}
+    assert payload_zip.make_zip(sources) != payload_zip.make_zip({**sources, "b.py": b"3"})
+    assert payload_zip.make_zip(sources) == payload_zip.make_zip(dict(reversed(sources.items())))
+
+
+def test_it_holds_the_payload_and_nothing_of_the_hub() -> None:
+    with zipfile.ZipFile(io.BytesIO(payload_zip.build().zip)) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+    assert names == sorted(names)
+    expected = {str(p.relative_to(PACKAGE.parent)) for p in (PACKAGE / "payload").rglob("*.py")}
+    assert set(names) == expected | {"__main__.py", "overlayspawner/__init__.py"}
+
+
+def test_it_is_within_its_budget() -> None:
+    assert len(payload_zip.build().zip) < payload_zip.MAX_ZIP_BYTES
+
+
+def test_it_imports_from_the_zip_with_the_standard_library_alone(tmp_path: Path) -> None:
+    path = tmp_path / "overlay.pyz"
+    path.write_bytes(payload_zip.build().zip)
+    code = "import sys; sys.path.insert(0, sys.argv[1])\nimport overlayspawner.payload.contract as c; print(c.__file__)"
+    out = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip().startswith(str(path))
