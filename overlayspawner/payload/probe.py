@@ -154,13 +154,15 @@ def _site_dirs() -> list[str]:
     """The directories on ``sys.path`` that hold distributions, without user site, stdlib and our zip."""
     user_site = getattr(sys.modules.get("site"), "USER_SITE", None)
     stdlib = os.path.dirname(os.__file__)
-    skip = {
-        "",
-        stdlib,
-        os.path.join(stdlib, "lib-dynload"),
-        user_site,
-        os.getcwd() if not sys.flags.isolated else "",
-    }
+    skip = {"", stdlib, os.path.join(stdlib, "lib-dynload"), user_site}
+    if not sys.flags.isolated:
+        # Python puts one more directory first: the script's own (`/opt/conda/bin` for a console script), or
+        # the current one (`-m`). With it the base would have another fingerprint than at its start.
+        script = sys.argv[0] if sys.argv else ""
+        by_name = script in ("", "-c") or getattr(sys.modules.get("__main__"), "__spec__", None) is not None
+        first = os.getcwd() if by_name else os.path.dirname(os.path.realpath(script))
+        if sys.path.count(first) == 1:
+            skip.add(first)
     out = []
     for entry in sys.path:
         if entry in skip or entry in out or entry.endswith((".zip", ".pyz")) or not os.path.isdir(entry):
