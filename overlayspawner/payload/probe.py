@@ -159,9 +159,10 @@ def _site_dirs() -> list[str]:
         # Python puts one more directory first: the script's own (`/opt/conda/bin` for a console script), or
         # the current one (`-m`). With it the base would have another fingerprint than at its start.
         script = sys.argv[0] if sys.argv else ""
-        by_name = script in ("", "-c") or getattr(sys.modules.get("__main__"), "__spec__", None) is not None
-        first = os.getcwd() if by_name else os.path.dirname(os.path.realpath(script))
-        if sys.path.count(first) == 1:
+        as_module = getattr(sys.modules.get("__main__"), "__spec__", None) is not None
+        first = os.getcwd() if as_module else os.path.dirname(os.path.realpath(script))
+        # `-c` has an empty string there
+        if script not in ("", "-c") and sys.path.count(first) == 1:
             skip.add(first)
     out = []
     for entry in sys.path:
