@@ -124,6 +124,14 @@ def test_no_token(hub: RunningHub, server: Server) -> None:
     assert wrong.get("overlay/v1/status", allow_redirects=False).status_code in (401, 403)
 
 
+def test_a_refused_request_leaves_the_proxys_connection_usable(server: Server) -> None:
+    """The hub's proxy keeps connections; one that is closed without notice makes the next request a 503."""
+    for _ in range(10):
+        answer = requests.post(server.url + JOBS, data=b"x" * 200_000, timeout=30)
+        assert answer.status_code == 403
+        assert server.get("overlay/v1/jobs").status_code == 200
+
+
 def test_another_users_token(hub: RunningHub, server: Server) -> None:
     other = Server(server.url, hub.add_user("mallory"))
     assert other.get("overlay/v1/status").status_code == 403

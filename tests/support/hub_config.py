@@ -31,6 +31,8 @@ c.JupyterHub.load_roles = [
         "scopes": ["admin:users", "admin:servers", "access:servers", "tokens", "read:hub", "shutdown"],
     }
 ]
+# A request to start a server is answered at once, so that its progress can be followed from the beginning.
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
 c.JupyterHub.spawner_class = harness["spawner"]
 c.Spawner.environment = harness["environment"]
 if harness["image"]:

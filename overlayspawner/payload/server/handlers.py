@@ -52,11 +52,23 @@ class OverlayHandler(APIHandler):
 
     async def prepare(self) -> None:  # type: ignore[override,unused-ignore]
         """Authenticate; refuse what is far too large before any of it is read."""
-        await super().prepare()
-        self._admitted = True
         length = self.request.headers.get("Content-Length", "")
         if length.isdigit() and int(length) > MAX_DRAIN:
+            # tornado closes the connection now; a proxy that is not told would send its next request there
+            self.set_header("Connection", "close")
             raise web.HTTPError(413)
+        try:
+            await super().prepare()
+        except web.HTTPError as e:
+            # Raised only once the body has been read: before, tornado would close the connection without a
+            # word, and a proxy that keeps connections would answer the next request with 503.
+            self._refused = e
+            setattr(self, str(self.request.method).lower(), self._refuse)
+            return
+        self._admitted = True
+
+    def _refuse(self, *_args: str, **_kwargs: str) -> None:
+        raise self._refused
 
     def data_received(self, chunk: bytes) -> None:
         """Take a piece of the body; keep none of one that is too large."""
@@ -132,7 +144,9 @@ class OverlayHandler(APIHandler):
 
     def _as_overlay_error(self, status: int, error: BaseException | None) -> OverlayError:
         if status in (401, 403):
-            if not getattr(self, "current_user", None):
+            # Under a hub, a user whose XSRF check failed is no user; the cookies tell that there is one.
+            refused = not self._admitted and bool(self.request.cookies)
+            if not refused and not getattr(self, "current_user", None):
                 hint = "Log in again, or send a token."
                 return OverlayError("not-authenticated", hint=hint, status=status)
             if self._admitted:
