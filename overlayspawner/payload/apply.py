@@ -153,13 +153,16 @@ class _Job:
         self._say_what_stays(named, overlay, remaining)
         with Stage(self.env) as stage:
             staged = Staged()
+            taken_back: list[str] = []
             if self.action == "sync" or self.install or self.upgrade:
                 left = {name: d for name, d in overlay.items() if name not in {*named, *unneeded}}
                 staged = self._stage(stage, after, admin, left, base)
+                staged, taken_back = self._without_copies(stage, staged, base)
             self._check_cancel()
             add = [r.text for r in self._named(staged, base, overlay, before)]
             # what is staged anew is needed after all
             named = [n for n in named if n not in staged.dists]
+            unneeded += [n for n in taken_back if n in overlay and n not in unneeded]
             unneeded = [n for n in unneeded if n not in staged.dists]
             plan = self._plan(staged, overlay, base, remaining, named, unneeded)
             change = self._commit(stage, staged, overlay, [*named, *unneeded], add, plan)
@@ -204,6 +207,28 @@ class _Job:
         for path in staged.dropped:
             self._event("staging", f"Left out, because it belongs to the overlay itself: {path}")
         return staged
+
+    def _without_copies(
+        self, stage: Stage, staged: Staged, base: dict[str, Dist]
+    ) -> tuple[Staged, list[str]]:
+        """Take back what the image has in the same version; return also the names.
+
+        It comes about when the overlay hid the image's version by another one that no longer fits.
+        """
+        local = {dist.name for dist in listing(user_site(self.ctx))}
+        copies = [
+            dist
+            for name, dist in staged.dists.items()
+            if name in base
+            and base[name].version == dist.version
+            and name not in local
+            and dist.read("direct_url.json") is None
+        ]
+        if not copies:
+            return staged, []
+        for dist in copies:
+            stage.take_back(dist)
+        return stage.result(), [dist.name for dist in copies]
 
     def _named(
         self, staged: Staged, base: dict[str, Dist], overlay: dict[str, Dist], before: Requirements

@@ -64,6 +64,9 @@ def leaving(
         ``conflict`` when something that stays needs a named one that nobody asked for in a line.
     """
 
+    if not names:
+        return [], []
+
     def visible(name: str) -> Dist | None:
         return overlay.get(name) or base.get(name)
 

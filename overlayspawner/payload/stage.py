@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from overlayspawner.payload import files
 from overlayspawner.payload.change import STAGES, Tree
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.dists import Dist, listing
+from overlayspawner.payload.dists import Dist, listing, record
 from overlayspawner.payload.overlay import BASE_PTH, Env
 from overlayspawner.payload.probe import Base
 
@@ -89,11 +89,12 @@ class Stage:
         self.prefix = os.path.join(self.path, "prefix")
         self.site = Env(self.prefix, env.version).site_packages
         self._stubs: dict[str, str] = {}
+        self._taken_back: set[str] = set()
 
     def __enter__(self) -> Stage:
         try:
+            files.mkdir(self.path, 0o700)
             for path in (
-                self.path,
                 self.prefix,
                 os.path.join(self.prefix, "lib"),
                 os.path.dirname(self.site),
@@ -174,7 +175,7 @@ class Stage:
         for folder, name in self._stubs.items():
             if not self._is_stub(folder):
                 out.removed.add(name)
-        lost = out.removed - set(out.dists)
+        lost = out.removed - set(out.dists) - self._taken_back
         if lost:
             raise OverlayError(
                 "installer-failed",
@@ -183,6 +184,15 @@ class Stage:
             )
         out.tree = self._tree("", out)
         return out
+
+    def take_back(self, dist: Dist) -> None:
+        """Remove a new distribution from the stage again, with its files."""
+        self._taken_back.add(dist.name)
+        for path, _ in record(dist):
+            full = os.path.normpath(os.path.join(self.site, path))
+            if full.startswith(self.prefix + os.sep):
+                files.remove_tree(full)
+        files.remove_tree(dist.path)
 
     def _tree(self, rel: str, out: Staged) -> Tree:
         tree: Tree = {}

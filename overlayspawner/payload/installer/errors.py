@@ -19,110 +19,149 @@ _FULL = 256 * 1024
 _SAME = "Nothing was changed."
 
 # The first code with a pattern that fits counts, so that causes stand before consequences.
-_WORDS: dict[str, tuple[str, ...]] = {
-    "disk-full": (
-        "no space left on device",
-        r"os error 28\b",
-        r"errno 28\b",
-        "disk quota exceeded",
-        r"os error 122\b",
-        r"errno 122\b",
+_WORDS: list[tuple[str, tuple[str, ...]]] = [
+    (
+        "disk-full",
+        (
+            "no space left on device",
+            r"os error 28\b",
+            r"errno 28\b",
+            "disk quota exceeded",
+            r"os error 122\b",
+            r"errno 122\b",
+        ),
     ),
-    "read-only": (
-        "read-only file system",
-        r"os error 30\b",
-        r"errno 30\b",
+    (
+        "read-only",
+        (
+            "read-only file system",
+            r"os error 30\b",
+            r"errno 30\b",
+        ),
     ),
-    "index-auth": (
-        r"\b40[13] (?:client error|unauthorized|forbidden|error)",
-        "status code 40[13]",
-        "HTTP (?:status )?(?:error )?40[13]",
-        "unauthorized access",
-        "could not find credentials",
-        "lack of valid authentication credentials",
-        r"\buser for \S+:",
+    (
+        "index-auth",
+        (
+            r"\b40[13] (?:client error|unauthorized|forbidden|error)",
+            "status code 40[13]",
+            "HTTP (?:status )?(?:error )?40[13]",
+            "unauthorized access",
+            "could not find credentials",
+            "lack of valid authentication credentials",
+            r"\buser for \S+:",
+        ),
     ),
-    "bad-package": (
-        "hash mismatch",
-        "do not match the hashes",
-        "invalid wheel",
-        r"is invalid\b.*wheel",
-        "has an invalid wheel",
-        "badzipfile",
-        "not a zip file",
-        "invalid zip",
-        "failed to read metadata",
-        "unexpected end of (?:file|zip)",
-        "failed to (?:unzip|extract)",
-        "invalid (?:package )?metadata",
-        "metadata field .* invalid",
-        "inconsistent (?:name|version)",
-        "corrupt",
-        "end of central directory",
-        "failed to parse metadata",
+    (
+        "bad-package",
+        (
+            "hash mismatch",
+            "do not match the hashes",
+            "invalid wheel",
+            "invalid package format",
+            r"wheel '[^']*' located at \S+ is invalid",
+            r"is invalid\b.*wheel",
+            "has an invalid wheel",
+            "badzipfile",
+            "not a zip file",
+            "invalid zip",
+            "failed to read metadata",
+            "unexpected end of (?:file|zip)",
+            "failed to (?:unzip|extract)",
+            "invalid (?:package )?metadata",
+            "metadata field .* invalid",
+            "inconsistent (?:name|version)",
+            "corrupt",
+            "end of central directory",
+            "failed to parse metadata",
+        ),
     ),
-    "build-failed": (
-        "failed to build",
-        "failed building wheel",
-        "build backend (?:failed|returned)",
-        "metadata-generation-failed",
-        "subprocess-exited-with-error",
-        "getting requirements to build",
+    (
+        "build-failed",
+        (
+            "failed to build",
+            "failed building wheel",
+            "build backend (?:failed|returned)",
+            "metadata-generation-failed",
+            "subprocess-exited-with-error",
+            "getting requirements to build",
+        ),
     ),
-    "index-unreachable": (
-        "could not connect",
-        "connection (?:refused|reset|error|timed out|aborted|broken)",
-        "failed to connect",
-        "error sending request",
-        "dns error",
-        "name or service not known",
-        "temporary failure in name resolution",
-        "newconnectionerror",
-        "max retries exceeded",
-        "timed? ?out",
-        "tls handshake",
-        "certificate verify failed",
-        "invalid peer certificate",
-        r"\b5\d\d (?:server error|internal|bad gateway|service unavailable|gateway)",
-        r"status code 5\d\d",
-        r"HTTP error 5\d\d",
-        "network (?:is )?unreachable",
-        "no route to host",
-        "failed to fetch",
-        "remote end closed",
-        "incomplete(?:read| message)",
-        "proxyerror",
-        "unexpected eof",
-        "received (?:unsupported|unexpected) content",
-        "unexpected html",
-        "error decoding response body",
+    (
+        "index-unreachable",
+        (
+            "could not connect",
+            "connection (?:refused|reset|error|timed out|aborted|broken)",
+            "failed to connect",
+            "error sending request",
+            "dns error",
+            "name or service not known",
+            "temporary failure in name resolution",
+            "newconnectionerror",
+            "max retries exceeded",
+            "timed? ?out",
+            "tls handshake",
+            "certificate verify failed",
+            "invalid peer certificate",
+            r"\b5\d\d (?:server error|internal|bad gateway|service unavailable|gateway)",
+            r"status code 5\d\d",
+            r"HTTP error 5\d\d",
+            "network (?:is )?unreachable",
+            "no route to host",
+            "failed to fetch",
+            "remote end closed",
+            "incomplete(?:read| message)",
+            "proxyerror",
+            "unexpected eof",
+            "received (?:unsupported|unexpected) content",
+            "unexpected html",
+            "unicodedecodeerror",
+            "error decoding response body",
+        ),
     ),
-    "conflict": (
-        "resolutionimpossible",
-        "conflicting dependencies",
-        "are incompatible",
-        "conflict is caused by",
-        "have conflicting",
+    (
+        "conflict",
+        (
+            "resolutionimpossible",
+            "conflicting dependencies",
+            "are incompatible",
+            "conflict is caused by",
+            "have conflicting",
+        ),
     ),
-    "no-such-package": (
-        "was not found in the (?:package registry|provided package locations|cache)",
-        r"from versions: none\)",
+    (
+        "no-matching-version",
+        (
+            "different python version",
+            "requires-python",
+            "requires python",
+            "does not satisfy python",
+        ),
     ),
-    "no-matching-version": (
-        "there (?:is|are) no versions? of",
-        "could not find a version",
-        "no matching distribution",
-        "only .{0,200} (?:is|are) available",
-        "requires-python",
-        "requires python",
-        "does not satisfy python",
-        "no solution found",
-        "requirements are unsatisfiable",
-        "no wheels? with a matching",
-        "does not support python",
-        "is not a supported wheel",
+    (
+        "no-such-package",
+        (
+            "was not found in the (?:package registry|provided package locations|cache)",
+            r"from versions: none\)",
+        ),
     ),
-}
+    (
+        "no-matching-version",
+        (
+            "there (?:is|are) no versions? of",
+            "could not find a version",
+            "no matching distribution",
+            "only .{0,200} (?:is|are) available",
+            "requires-python",
+            "requires python",
+            "does not satisfy python",
+            "no solution found",
+            "requirements are unsatisfiable",
+            "no wheels? with a matching",
+            "does not support python",
+            "is not a supported wheel",
+        ),
+    ),
+]
 
 # code: (sentence, hint, HTTP status)
 _SAYS: dict[str, tuple[str, str, int]] = {
@@ -174,7 +213,7 @@ _SAYS: dict[str, tuple[str, str, int]] = {
 }
 
 
-def failure(result: Result, directory: str, tool: str) -> OverlayError:
+def failure(result: Result, directory: str, tool: str, more: str = "") -> OverlayError:
     """Return the error for a run of a tool that failed.
 
     Parameters
@@ -183,6 +222,8 @@ def failure(result: Result, directory: str, tool: str) -> OverlayError:
         A directory on the file system that the tool wrote to.
     tool:
         ``uv`` or ``pip``.
+    more:
+        What else it has written, for example into a log file; redacted.
     """
     if result.cancelled:
         return OverlayError("cancelled", f"It was cancelled. {_SAME}", status=409)
@@ -207,7 +248,7 @@ def failure(result: Result, directory: str, tool: str) -> OverlayError:
             status=500,
             log=result.tail,
         )
-    return classify(result.tail, tool)
+    return classify("\n".join(part for part in (result.tail, more) if part), tool)
 
 
 def _storage(directory: str) -> tuple[str, str] | None:
@@ -225,7 +266,7 @@ def _storage(directory: str) -> tuple[str, str] | None:
 def classify(text: str, tool: str) -> OverlayError:
     """Read a tool's words. Lines are joined, and uv's frames dropped: it wraps its sentences."""
     joined = re.sub(r"[\s\u2500-\u25ff\u00d7]+", " ", text)
-    for code, patterns in _WORDS.items():
+    for code, patterns in _WORDS:
         if any(re.search(pattern, joined, re.IGNORECASE) for pattern in patterns):
             if code == "index-unreachable" and _only_missing(joined):
                 continue

@@ -57,10 +57,11 @@ class Pip:
 
         def pip(*arguments: str, env: dict[str, str] = env) -> None:
             # -I: neither the current directory nor ~/.local decide what is installed
-            argv = [stage.env.python, "-I", "-m", "pip", "install", *arguments]
+            log = os.path.join(stage.path, "pip.log")
+            argv = [stage.env.python, "-I", "-m", "pip", "install", "--log", log, *arguments]
             result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
             if result.rc != 0 or result.cancelled:
-                raise failure(result, stage.path, "pip")
+                raise failure(result, stage.path, "pip", _refused_pages(log))
 
         limits = list(constraints)
         if upgrade:
@@ -102,6 +103,21 @@ def _pins(requirements: Sequence[str], visible: Sequence[Dist], upgrade: Sequenc
         if requirement.name in versions and requirement.name not in upgrade and not requirement.url:
             out.append(f"{requirement.name}=={versions[requirement.name]}")
     return out
+
+
+def _refused_pages(log: str) -> str:
+    """Return what pip's log says about index pages it could not get.
+
+    On the screen pip calls a package missing when the index refused to answer.
+    """
+    try:
+        with open(log, encoding="utf-8", errors="replace") as f:
+            lines = [line.strip() for line in f if "Could not fetch URL" in line]
+    except OSError:
+        return ""
+    return redact(
+        "\n".join(line.partition(" Could")[1].strip() + line.partition(" Could")[2] for line in lines[-5:])
+    )
 
 
 def _read_report(path: str) -> list[dict[str, Any]]:
