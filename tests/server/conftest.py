@@ -22,7 +22,12 @@ from tests.support.index import LocalIndex
 
 TOKEN = "a-token-for-tests"
 BASE_URL = "/user/some.one%40example.org/"
-EXTENSIONS = {"overlayspawner": True, "jupyter_server_terminals": True, "jupyterlab": False, "jupyter_lsp": False}
+EXTENSIONS = {
+    "overlayspawner": True,
+    "jupyter_server_terminals": True,
+    "jupyterlab": False,
+    "jupyter_lsp": False,
+}
 
 
 class RunningServer(Server):
@@ -49,7 +54,13 @@ class RunningServer(Server):
         port = _free_port()
         super().__init__(f"http://127.0.0.1:{port}{BASE_URL}", TOKEN)
         config = directory / "config.json"
-        options = {"port": port, "ip": "127.0.0.1", "open_browser": False, "allow_root": True, "port_retries": 0}
+        options = {
+            "port": port,
+            "ip": "127.0.0.1",
+            "open_browser": False,
+            "allow_root": True,
+            "port_retries": 0,
+        }
         merged: dict[str, dict[str, Any]] = {
             "ServerApp": {**options, "base_url": BASE_URL, "jpserver_extensions": EXTENSIONS},
             "IdentityProvider": {"token": TOKEN},
