@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload import removal, revisions
-from overlayspawner.payload.change import Commit, plan_ops, repair, tree_of
+from overlayspawner.payload.change import Commit, edited, repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import (
@@ -25,6 +25,7 @@ from overlayspawner.payload.dists import (
 )
 from overlayspawner.payload.installer import choose
 from overlayspawner.payload.lease import acquire, storage_error
+from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
 from overlayspawner.payload.stage import Stage, Staged
@@ -323,8 +324,6 @@ class _Job:
     # -- small things -----------------------------------------------------------------------------------
 
     def _edits(self, before: Requirements, change: Commit) -> bool:
-        from overlayspawner.payload.change import edited
-
         return edited(before, change.add, change.remove).to_text() != before.to_text()
 
     def _say_what_stays(

@@ -17,155 +17,21 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from overlayspawner.payload import files, revisions
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.lease import Lease, overlay_lock, storage_error
+from overlayspawner.payload.moves import KEPT, SET_ASIDE, Ops
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.requirements import Requirements, parse
 
 KEEP = 10
 """How many changes' replaced files are kept for undoing."""
 
-SET_ASIDE = "set-aside"
-"""In ``Env.state``: files that changes replaced or removed, until they are too old to be undone."""
-
-KEPT = "kept"
-"""In ``Env.state``: files in the way of a change that no package owned. Never deleted by us."""
-
 STAGES = "stage-"
 _JOURNAL = "journal.json"
 _JOURNAL_SCHEMA = 1
-
-Tree = dict[str, Union["Tree", tuple[int, int]]]
-"""Files below a directory: name → tree of a directory, or (inode, size) of a file."""
-
-
-@dataclass
-class Ops:
-    """The renames of a change, in order.
-
-    Parameters
-    ----------
-    steps:
-        ``("out", path, place)`` moves a path of the env to a place in ``Env.state``;
-        ``("in", path, "")`` moves the stage's path into the env.
-    in_the_way:
-        Paths that were there and belonged to no package that the change replaces.
-    modules:
-        ``.py`` files moved one by one, whose compiled copies must go.
-    """
-
-    steps: list[tuple[str, str, str]] = field(default_factory=list)
-    in_the_way: list[str] = field(default_factory=list)
-    modules: set[str] = field(default_factory=set)
-
-
-def tree_of(paths: Iterable[str]) -> Tree:
-    """Arrange relative file paths as a tree, without ``__pycache__``: that can be made again."""
-    root: Tree = {}
-    for path in paths:
-        parts = path.split("/")
-        if "__pycache__" in parts:
-            continue
-        node = root
-        for part in parts[:-1]:
-            below = node.setdefault(part, {})
-            if not isinstance(below, dict):
-                break
-            node = below
-        else:
-            node.setdefault(parts[-1], (0, 0))
-    return root
-
-
-def plan_ops(env: Env, staged: Tree, removed: Tree, place: str) -> Ops:
-    """Work out the renames that take an env from what it is to what it should be. Changes nothing.
-
-    Parameters
-    ----------
-    staged:
-        What the stage brings.
-    removed:
-        The files of distributions that are replaced or removed.
-    place:
-        Name of this change's directory in ``set-aside`` and ``kept``.
-    """
-    site = os.path.relpath(env.site_packages, env.path)
-    fixed = {"", "bin", "lib", os.path.dirname(site), site}
-    outs: list[str] = []
-    _outs(env.path, "", removed, fixed, outs)
-    ops = Ops()
-    gone = dict.fromkeys(outs)
-    numbers = iter(range(1, 1 << 31))
-
-    def out(path: str, folder: str = SET_ASIDE) -> None:
-        gone.pop(path, None)
-        ops.steps.append(("out", path, f"{folder}/{place}/{next(numbers)}"))
-
-    def enter(rel: str, tree: Tree, taken: set[str]) -> None:
-        for name, node in sorted(tree.items()):
-            path = os.path.join(rel, name)
-            full = os.path.join(env.path, path)
-            if path in taken:
-                out(path)
-            elif os.path.lexists(full):
-                if isinstance(node, dict) and os.path.isdir(full) and not os.path.islink(full):
-                    enter(path, node, taken)
-                    continue
-                for below in [p for p in gone if p.startswith(path + "/")]:
-                    out(below)
-                ops.in_the_way.append(path)
-                out(path, KEPT)
-            ops.steps.append(("in", path, ""))
-
-    enter("", staged, set(outs))
-    for path in list(gone):
-        out(path)
-    ops.modules = {path for _, path, _ in ops.steps if path.endswith(".py")}
-    return ops
-
-
-def _outs(root: str, rel: str, tree: Tree, fixed: set[str], outs: list[str]) -> bool:
-    """Collect the paths to move out below ``rel``; return whether the directory can go as a whole."""
-    try:
-        present = set(os.listdir(os.path.join(root, rel)))
-    except OSError:
-        return False
-    whole = rel not in fixed
-    mine: list[str] = []
-    for name in sorted(present):
-        node = tree.get(name)
-        path = os.path.join(rel, name)
-        full = os.path.join(root, path)
-        is_dir = os.path.isdir(full) and not os.path.islink(full)
-        if node is None:
-            if name == "__pycache__" and is_dir:
-                stays = {n for n in present if n.endswith(".py") and not isinstance(tree.get(n), tuple)}
-                whole = _stale(full, stays) and whole
-            else:
-                whole = False
-        elif isinstance(node, dict):
-            whole = is_dir and _outs(root, path, node, fixed, mine) and whole
-        elif is_dir:
-            whole = False
-        else:
-            mine.append(path)
-    if whole and mine:
-        outs.append(rel)
-        return True
-    outs.extend(mine)
-    return False
-
-
-def _stale(pycache: str, modules: set[str]) -> bool:
-    """Whether a ``__pycache__`` holds nothing but compiled copies of modules other than ``modules``."""
-    try:
-        names = os.listdir(pycache)
-    except OSError:
-        return False
-    return all(n.endswith(".pyc") and n.split(".")[0] + ".py" not in modules for n in names)
 
 
 @dataclass

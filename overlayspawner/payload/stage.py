@@ -18,9 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from overlayspawner.payload import files
-from overlayspawner.payload.change import STAGES, Tree
+from overlayspawner.payload.change import STAGES
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, listing, record
+from overlayspawner.payload.moves import Tree
 from overlayspawner.payload.overlay import BASE_PTH, Env
 from overlayspawner.payload.probe import Base
 
