@@ -78,3 +78,10 @@ clean: ## remove what was made here: environments, images, caches, and an engine
 	@scripts/engine.sh stop
 	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: docs
+docs: env ## the manual, in build/site; brings its generated pages up to date first
+	@$(BIN)/python -c 'import mkdocs' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/mkdocs build --strict --quiet
