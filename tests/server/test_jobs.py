@@ -1,0 +1,203 @@
+"""The queue of jobs by itself: order, limits, bugs, what is kept and what is hidden."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.server.jobs import (
+    FINISHED,
+    KEEP,
+    MAX_EVENTS,
+    MAX_LINE,
+    MAX_WAITING,
+    Job,
+    JobRunner,
+)
+
+RESULT = {"revision": {"id": 7, "changed": True}, "plan": {"new": []}}
+Tell = Callable[[dict[str, Any]], None]
+
+
+def wait(runner: JobRunner, *jobs: Job) -> None:
+    """Wait until jobs are over: every change wakes the waiter."""
+    news = threading.Event()
+    stop = runner.listen(news.set)
+    try:
+        while any(job.state not in FINISHED for job in jobs):
+            assert news.wait(30), [job.to_dict() for job in jobs]
+            news.clear()
+    finally:
+        stop()
+
+
+@pytest.fixture
+def gate() -> threading.Event:
+    """Jobs that wait for it end when it is set."""
+    return threading.Event()
+
+
+def held(gate: threading.Event) -> Callable[[Job, Tell, threading.Event], dict[str, Any]]:
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        tell({"phase": "resolving", "message": "waiting"})
+        while not gate.wait(0.01):
+            if cancel.is_set():
+                raise OverlayError("cancelled")
+        return RESULT
+
+    return work
+
+
+def test_one_at_a_time_in_the_order_of_asking() -> None:
+    order: list[str] = []
+    inside: list[str] = []
+
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        inside.append(job.id)
+        assert inside == [job.id]
+        order.append(job.id)
+        inside.remove(job.id)
+        return RESULT
+
+    runner = JobRunner(work)
+    jobs = [runner.submit(Job("sync", {})) for _ in range(10)]
+    wait(runner, *jobs)
+    assert order == [job.id for job in jobs]
+    assert {job.state for job in jobs} == {"done"}
+    assert jobs[0].revision == 7 and jobs[0].progress == 1.0
+    assert runner.jobs() == jobs[::-1]
+    assert runner.stop()
+
+
+def test_a_bug_fails_one_job_and_not_the_next() -> None:
+    bugs: list[BaseException] = []
+
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        if job.action == "install":
+            raise SystemExit("a secret detail")
+        return RESULT
+
+    runner = JobRunner(work, on_bug=bugs.append)
+    bad, good = runner.submit(Job("install", {})), runner.submit(Job("sync", {}))
+    wait(runner, bad, good)
+    assert bad.state == "failed" and bad.error is not None and bad.error["code"] == "internal"
+    assert "secret" not in str(bad.to_dict(log=True))
+    assert isinstance(bugs[0], SystemExit)
+    assert good.state == "done"
+    assert runner.stop()
+
+
+def test_too_many_are_refused(gate: threading.Event) -> None:
+    runner = JobRunner(held(gate))
+    first = runner.submit(Job("sync", {}))
+    while first.state != "running":
+        pass
+    jobs = [runner.submit(Job("sync", {})) for _ in range(MAX_WAITING)]
+    with pytest.raises(OverlayError) as caught:
+        runner.submit(Job("sync", {}))
+    assert (caught.value.code, caught.value.status) == ("busy", 409)
+    gate.set()
+    wait(runner, first, *jobs)
+    runner.submit(Job("sync", {}))
+    assert runner.stop()
+
+
+def test_the_last_fifty_are_remembered() -> None:
+    runner = JobRunner(lambda job, tell, cancel: RESULT)
+    jobs = []
+    for _ in range(KEEP + 10):
+        jobs.append(runner.submit(Job("sync", {})))
+        wait(runner, jobs[-1])
+    assert runner.jobs() == jobs[: -KEEP - 1 : -1]
+    with pytest.raises(OverlayError) as caught:
+        runner.get(jobs[0].id)
+    assert (caught.value.code, caught.value.status) == ("not-found", 404)
+    assert runner.stop()
+
+
+def test_a_job_that_waits_is_never_forgotten(gate: threading.Event) -> None:
+    runner = JobRunner(held(gate))
+    first = runner.submit(Job("sync", {}))
+    for _ in range(KEEP + 10):
+        runner.cancel(runner.submit(Job("sync", {})).id)
+    assert runner.get(first.id) is first and len(runner.jobs()) == KEEP
+    assert runner.current() is first
+    gate.set()
+    wait(runner, first)
+    assert runner.current() is None
+    assert runner.stop()
+
+
+def test_the_log_is_bounded_and_redacted() -> None:
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        for _ in range(MAX_EVENTS * 2):
+            tell({"phase": "downloading", "message": "get https://me:hunter2@example.org/x\x1b[31m\nsecond"})
+        tell({"phase": "staging", "message": "x" * 100_000, "package": "https://me:hunter2@example.org/"})
+        raise OverlayError(
+            "installer-failed", "at https://me:hunter2@example.org/", log="https://me:hunter2@e/\n" * 999
+        )
+
+    runner = JobRunner(work)
+    job = runner.submit(Job("install", {"install": ["x"]}))
+    wait(runner, job)
+    text = str(job.to_dict(log=True)) + str(list(job.events))
+    assert "hunter2" not in text and "\\x1b" not in text
+    assert len(job.events) <= MAX_EVENTS
+    log = job.to_dict(log=True)["log"]
+    assert max(map(len, log)) <= MAX_LINE + 2
+    assert job.error is not None and len(job.error["log"].splitlines()) <= 200
+    assert job.error["message"].startswith("at https://")
+    assert runner.stop()
+
+
+def test_stopping_cancels_what_runs_and_what_waits(gate: threading.Event) -> None:
+    runner = JobRunner(held(gate))
+    first, second = runner.submit(Job("sync", {})), runner.submit(Job("sync", {}))
+    while first.state != "running":
+        pass
+    assert runner.stop()
+    assert (first.state, second.state) == ("cancelled", "cancelled")
+    assert first.error is not None and first.error["code"] == "interrupted"
+    with pytest.raises(OverlayError) as caught:
+        runner.submit(Job("sync", {}))
+    assert caught.value.code == "busy"
+
+
+def test_stopping_does_not_wait_for_ever() -> None:
+    release = threading.Event()
+
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        release.wait()
+        return RESULT
+
+    runner = JobRunner(work)
+    job = runner.submit(Job("sync", {}))
+    while job.state != "running":
+        pass
+    assert not runner.stop(timeout=0.05)
+    release.set()
+    wait(runner, job)
+    # the commit had begun: it is done, whatever was asked meanwhile
+    assert job.state == "done"
+
+
+def test_events_are_numbered_and_nothing_goes_backwards() -> None:
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        for phase in ("staging", "resolving", "downloading", "unheard-of", "committing"):
+            tell({"phase": phase, "message": phase})
+        return {"revision": {"id": 7, "changed": False}, "plan": None}
+
+    runner = JobRunner(work)
+    job = runner.submit(Job("sync", {}))
+    wait(runner, job)
+    numbers = [number for number, _, _ in job.events]
+    assert numbers == list(range(1, len(numbers) + 1))
+    shares = [data["progress"] for _, kind, data in job.events if kind == "progress"]
+    assert shares == sorted(shares) and max(shares) < 1
+    assert job.revision is None
+    assert [n for n, _, _ in runner.events_after(job, 4)] == numbers[4:]
+    assert runner.stop()
