@@ -70,14 +70,15 @@ start_docker() {
     fi
     waited=0
     until answers; do
+        # First of all the new process needs a moment to become dockerd.
+        sleep 1
+        waited=$((waited + 1))
         if [ -s "$pidfile" ] && ! ours_runs && [ ! -d /run/systemd/system ]; then
             tail -n 8 "$log" >&2 || true
             none "the Docker daemon stopped at once; its last words are above. Often the kernel or this container lacks a permission that Docker needs"
         fi
         [ "$waited" -lt "$start_seconds" ] ||
             none "the Docker daemon does not answer after $start_seconds seconds; see .cache/engine/dockerd.log"
-        sleep 1
-        waited=$((waited + 1))
     done
 }
 

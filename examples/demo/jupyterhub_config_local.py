@@ -6,7 +6,7 @@ import os
 c = get_config()
 demo = json.loads(os.environ["OVERLAYSPAWNER_DEMO"])
 
-load_subconfig("jupyterhub_config.py")
+load_subconfig("jupyterhub_config.py", path=os.path.dirname(__file__))
 
 c.JupyterHub.spawner_class = "overlay-local"
 
