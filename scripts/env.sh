@@ -43,6 +43,6 @@ if [ ! -d "$dir" ]; then
     "$python" -m venv "$dir"
 fi
 say "installing into $dir (a minute or two the first time)"
-"$dir/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[test]' "$@"
+"$dir/bin/python" -m pip install -qq --disable-pip-version-check --editable '.[test]' "$@"
 rm -f "$dir"/.made-*
 touch "$stamp"

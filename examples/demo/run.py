@@ -153,11 +153,15 @@ def find_proxy() -> list[str]:
     installed = shutil.which("configurable-http-proxy")
     if installed:
         return [installed]
-    say("there is no Node here; installing the proxy that is written in Python")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.run([*pip, "configurable-http-proxy"], check=False).returncode != 0:
-        fail("the proxy could not be installed; install Node and npm, or look at pip's words above")
-    return [str(Path(sys.executable).with_name("configurable-http-proxy"))]
+    python_proxy = ROOT / ".cache" / "python-proxy"
+    command = python_proxy / "bin" / "configurable-http-proxy"
+    if not command.exists():
+        say("there is no Node here: installing the proxy that is written in Python")
+        pip = [str(python_proxy / "bin" / "python"), "-m", "pip", "install", "-qq"]
+        for step in ([sys.executable, "-m", "venv", str(python_proxy)], [*pip, "configurable-http-proxy"]):
+            if subprocess.run(step, check=False).returncode != 0:
+                fail("the proxy could not be installed; what went wrong is above")
+    return [str(command)]
 
 
 def host_package_settings() -> tuple[dict[str, str], dict[str, str]]:
@@ -245,9 +249,7 @@ def tidy_engine(before: set[str]) -> None:
 
 
 def tell(engine: str, demo: dict[str, Any], log: Path) -> None:
-    again = (
-        "stop the server there" if engine == "local" else "stop the server there: its container is removed"
-    )
+    gone = "It is a new process" if engine == "local" else "Its container is removed and a new one made"
     where = f"the folder {demo['homes']}/{USER}" if engine == "local" else f"the volume {PREFIX}-home-{USER}"
     print(
         f"""
@@ -255,9 +257,9 @@ address:  http://127.0.0.1:{demo["port"]}
 user:     {USER}
 password: {demo["password"]}
 
-To try: log in, open a notebook and run   %pip install humanize
-        then `import humanize`, without a restart. In File > Hub Control Panel, {again};
-        start it again, and the package is still there.
+To try: log in, open a notebook, run `%pip install humanize` and then `import humanize`.
+        In File > Hub Control Panel, stop the server and start it again.
+        {gone}: the package is still there.
 Kept:   {where}
 Log:    {log}
 Stop:   Ctrl-C
