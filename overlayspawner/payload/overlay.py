@@ -22,7 +22,7 @@ packages of your server's image.
   envs/              the installed packages, one environment for each kind of image; they can be
                      deleted and are built again from requirements.txt
 
-To start over, run `overlay reset`. To see what is wrong, run `overlay doctor`.
+To see what is wrong, run `overlay doctor`. To start over, rename this folder and restart your server.
 """
 
 BASE_PTH = "zzz-overlayspawner-base.pth"
