@@ -121,3 +121,16 @@ def run_python(ctx: Context, code: str, *arguments: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@pytest.fixture
+def uv_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the development environment's uv where an image may have one."""
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
+
+
+def run_child(code: str, *arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+    """Run code in a Python of its own that can import the checkout, dying where ``fault`` says."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OVERLAYSPAWNER_FAULT": fault}
+    argv = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)

@@ -1,0 +1,290 @@
+"""The commit: all or nothing, wherever it is stopped, and nothing that is not ours is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from overlayspawner.payload import change, revisions
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.lease import acquire
+from overlayspawner.payload.moves import plan_ops, tree_of
+from tests.support import changes
+from tests.support.envs import run_child
+
+MAKE = "import sys; from tests.support.changes import make; make(sys.argv[1])"
+MEND = "import sys; from tests.support.changes import mend; print(mend(sys.argv[1]))"
+
+# What Python compiled is no part of what a change promises: it may be missing after an undo.
+OLD = {path: text for path, text in changes.BEFORE.items() if text != "old bytecode"}
+
+
+def look(root: Path) -> tuple[str, dict[str, str]]:
+    """Say whether the env and the requirements are old or new, and what else is wrong."""
+    overlay, env = changes.places(str(root))
+    found = changes.read(env.path)
+    requirements = Path(overlay.requirements).read_text()
+    without_cache = {path: text for path, text in found.items() if text != "old bytecode"}
+    if without_cache == OLD and requirements == changes.REQUIREMENTS[0] and not revisions.ids(overlay):
+        return "old", {}
+    if found == changes.AFTER and requirements == changes.REQUIREMENTS[1] and revisions.ids(overlay) == [1]:
+        return "new", {}
+    return "mixed", {**found, "requirements": requirements}
+
+
+def state_of(root: Path) -> set[str]:
+    _, env = changes.places(str(root))
+    return set(os.listdir(env.state)) - {"lock", "lease.json", "set-aside", "kept"}
+
+
+def test_the_change(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    changes.make(str(tmp_path))
+    assert look(tmp_path) == ("new", {})
+    assert state_of(tmp_path) == set()
+
+
+def test_the_renames_follow_packages_not_files(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    _, env = changes.places(str(tmp_path))
+    many = [f"{changes.SITE}/many/p{n // 50}/m{n}.py" for n in range(500)]
+    ops = plan_ops(env, tree_of(many), {}, "x")
+    assert [(kind, path) for kind, path, _ in ops.steps] == [("in", f"{changes.SITE}/many")]
+    changes.write(env.path, dict.fromkeys(many, ""))
+    changes.write(env.path, {f"{changes.SITE}/many/p1/__pycache__/m50.cpython-311.pyc": ""})
+    ops = plan_ops(env, {}, tree_of(many), "x")
+    assert [(kind, path) for kind, path, _ in ops.steps] == [("out", f"{changes.SITE}/many")]
+    changes.write(env.path, {f"{changes.SITE}/many/p1/download.bin": "theirs"})
+    ops = plan_ops(env, {}, tree_of(many), "x")
+    assert len(ops.steps) == 9 + 50
+    assert f"{changes.SITE}/many/p1" not in {path for _, path, _ in ops.steps}
+
+
+def test_what_was_in_the_way_is_kept_and_told(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    changes.make(str(tmp_path))
+    overlay, env = changes.places(str(tmp_path))
+    kept = changes.read(os.path.join(env.state, "kept", "000001-x"))
+    assert sorted(kept.values()) == ["theirs", "theirs"]
+    revision = revisions.read(overlay, 1)
+    assert revision is not None
+    assert sorted(revision["in_the_way"]) == [f"{changes.SITE}/becomes_file", f"{changes.SITE}/in_the_way.py"]
+    change.prune(env, keep=0)
+    assert os.path.isdir(os.path.join(env.state, "kept", "000001-x"))
+    assert os.listdir(os.path.join(env.state, "set-aside")) == []
+
+
+def test_what_was_replaced_is_set_aside_with_its_place(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    changes.make(str(tmp_path))
+    overlay, env = changes.places(str(tmp_path))
+    revision = revisions.read(overlay, 1)
+    assert revision is not None
+    found = {}
+    for path, place in revision["aside"]:
+        there = os.path.join(env.state, place)
+        if os.path.isdir(there):
+            found.update({os.path.join(path, rel): text for rel, text in changes.read(there).items()})
+        else:
+            found[path] = Path(there).read_text()
+    expected = {path: changes.BEFORE[path] for path in changes.REMOVED}
+    assert {path: found.get(path) for path in expected} == expected
+
+
+@pytest.mark.slow
+def test_killed_at_every_step(tmp_path: Path) -> None:
+    """Kill the commit at each of its writes; kill the repair at each of its own; then all is old or new."""
+    seen = set()
+    for step in range(1, 200):
+        root = tmp_path / f"kill{step}"
+        changes.prepare(str(root))
+        done = run_child(MAKE, str(root), fault=f"commit@{step}:kill")
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        # how far a repair gets before it is killed differs from commit to commit
+        run_child(MEND, str(root), fault=f"repair@{step % 7 + 1}:kill")
+        mended = run_child(MEND, str(root))
+        assert mended.returncode == 0, mended.stderr
+        state, wrong = look(root)
+        assert state in ("old", "new"), (step, wrong)
+        seen.add(state)
+        assert state_of(root) == set(), step
+        assert changes.mend(str(root)) == "clean"
+    else:
+        pytest.fail("the change never came to its end")
+    assert step > 30
+    assert seen == {"old", "new"}
+
+
+@pytest.mark.slow
+def test_a_repair_killed_at_every_step(tmp_path: Path) -> None:
+    for step in range(1, 200):
+        root = tmp_path / f"kill{step}"
+        changes.prepare(str(root))
+        assert run_child(MAKE, str(root), fault="commit@24:kill").returncode == -9
+        assert look(root)[0] == "mixed"
+        killed = run_child(MEND, str(root), fault=f"repair@{step}:kill").returncode != 0
+        assert changes.mend(str(root)) in ("undone", "clean")
+        assert look(root) == ("old", {}), step
+        if not killed:
+            break
+    else:
+        pytest.fail("the repair never came to its end")
+    assert step > 10
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_every_step(tmp_path: Path) -> None:
+    """An error is undone on the spot, by the writer itself, before the commit point; after it all is new."""
+    code = """
+import sys
+from overlayspawner.payload.contract import OverlayError
+from tests.support.changes import make
+try:
+    make(sys.argv[1])
+except OverlayError as e:
+    print(e.code)
+"""
+    codes = set()
+    for step in range(1, 200):
+        root = tmp_path / f"full{step}"
+        changes.prepare(str(root))
+        done = run_child(code, str(root), fault=f"commit@{step}:ENOSPC")
+        assert done.returncode == 0, done.stderr
+        codes.add(done.stdout)
+        state, wrong = look(root)
+        if done.stdout:
+            assert (state, wrong) == ("old", {}), step
+        else:
+            changes.mend(str(root))
+            assert look(root) == ("new", {}), step
+            if step > 60:
+                break
+    assert codes == {"disk-full\n", ""}
+
+
+def test_a_pyc_that_python_would_take_for_current_is_gone(tmp_path: Path) -> None:
+    """The same size and second: without purging, the old code would run."""
+    overlay, env = changes.places(str(tmp_path))
+    os.makedirs(env.state)
+    changes.write(env.path, {f"{changes.SITE}/mod.py": "VALUE = 1\n", f"{changes.SITE}/keep.py": ""})
+    site = os.path.join(env.path, changes.SITE)
+    os.utime(os.path.join(site, "mod.py"), (1_600_000_000, 1_600_000_000))
+    show = [
+        sys.executable,
+        "-I",
+        "-c",
+        f"import sys; sys.path.insert(0, {site!r}); import mod; print(mod.VALUE)",
+    ]
+
+    def value() -> str:
+        return subprocess.run(show, capture_output=True, text=True, check=True).stdout
+
+    assert value() == "1\n"
+    stage = os.path.join(env.state, "stage-1", "prefix")
+    changes.write(stage, {f"{changes.SITE}/mod.py": "VALUE = 2\n"})
+    os.utime(os.path.join(stage, changes.SITE, "mod.py"), (1_600_000_000, 1_600_000_000))
+    with acquire(env) as lease:
+        ops = plan_ops(env, tree_of([f"{changes.SITE}/mod.py"]), tree_of([f"{changes.SITE}/mod.py"]), "x")
+        change.Commit(overlay, env, "x", "stage-1/prefix", ops).run(lease)
+    assert value() == "2\n"
+
+
+def test_what_someone_else_put_there_meanwhile_survives_an_undo(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    _, env = changes.places(str(tmp_path))
+    assert run_child(MAKE, str(tmp_path), fault="commit@24:kill").returncode == -9
+    journal = json.loads(Path(env.state, "journal.json").read_text())
+    out = next(
+        path
+        for kind, path, place in journal["steps"]
+        if kind == "out"
+        and os.path.lexists(os.path.join(env.state, place))
+        and not os.path.lexists(os.path.join(env.path, path))
+        and os.path.isdir(os.path.dirname(os.path.join(env.path, path)))
+    )
+    changes.write(env.path, {out: "by another tool"})
+    assert changes.mend(str(tmp_path)) == "undone"
+    assert look(tmp_path) == ("old", {})
+    kept = changes.read(os.path.join(env.state, "kept"))
+    assert "by another tool" in kept.values()
+
+
+def test_requirements_edited_after_a_kill_are_not_overwritten(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    overlay, _ = changes.places(str(tmp_path))
+    assert run_child(MAKE, str(tmp_path), fault="commit@24:kill").returncode == -9
+    Path(overlay.requirements).write_text("edited\n")
+    assert changes.mend(str(tmp_path)) == "undone"
+    assert Path(overlay.requirements).read_text() == "edited\n"
+
+
+def test_only_the_holder_of_the_lease_goes_on(tmp_path: Path) -> None:
+    """A writer that was held up and replaced stops before it writes again, and leaves repair to the other."""
+    changes.prepare(str(tmp_path))
+    overlay, env = changes.places(str(tmp_path))
+    stage = os.path.join(env.state, "stage-1", "prefix")
+    changes.write(stage, changes.STAGED)
+    ops = plan_ops(env, changes.tree(stage, list(changes.STAGED)), tree_of(changes.REMOVED), "000001-x")
+    commit = change.Commit(overlay, env, "000001-x", "stage-1/prefix", ops, ["whole==2"], ["leaves"])
+    lease = acquire(env)
+    lease_file = Path(env.state, "lease.json")
+    text = lease_file.read_text()
+    lease_file.unlink()
+    Path(env.state, "pad").write_text("")  # the inode shall not be used again
+    lease_file.write_text(text)
+    with pytest.raises(OverlayError) as e:
+        commit.run(lease)
+    assert e.value.code == "busy"
+    Path(env.state, "pad").unlink()
+    assert change.pending(env)
+    lease.release()
+    os.utime(lease_file, (0, 0))
+    assert changes.mend(str(tmp_path)) == "undone"
+    assert look(tmp_path) == ("old", {})
+
+
+def test_a_damaged_journal_is_moved_aside(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    _, env = changes.places(str(tmp_path))
+    Path(env.state, "journal.json").write_text("{")
+    assert changes.mend(str(tmp_path)) == "clean"
+    assert not change.pending(env)
+    assert [n for n in os.listdir(env.state) if n.startswith("journal.json.damaged")]
+    assert look(tmp_path)[0] == "old"
+
+
+def test_a_journal_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    _, env = changes.places(str(tmp_path))
+    Path(env.state, "journal.json").write_text(json.dumps({"schema": 99, "steps": []}))
+    with pytest.raises(OverlayError):
+        changes.mend(str(tmp_path))
+    assert change.pending(env)
+
+
+def test_old_changes_are_forgotten(tmp_path: Path) -> None:
+    _, env = changes.places(str(tmp_path))
+    root = Path(env.state, "set-aside")
+    for n in range(15):
+        (root / f"{n:06d}-x").mkdir(parents=True)
+    change.prune(env)
+    assert sorted(os.listdir(root)) == [f"{n:06d}-x" for n in range(5, 15)]
+
+
+def test_revisions_are_numbered_and_never_replaced(tmp_path: Path) -> None:
+    overlay, _ = changes.places(str(tmp_path))
+    os.makedirs(overlay.path)
+    assert [revisions.write(overlay, {"action": a})["id"] for a in "abc"] == [1, 2, 3]
+    Path(revisions.path(overlay, 2)).write_text("damaged")
+    assert [r["id"] for r in revisions.list_revisions(overlay)] == [3, 1]
+    assert revisions.write(overlay, {"action": "d"})["id"] == 4
+    latest = revisions.latest(overlay)
+    assert latest is not None
+    assert latest["action"] == "d"
