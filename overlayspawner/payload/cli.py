@@ -328,7 +328,11 @@ def _look(create: bool) -> Any:
     home = bootstrap.find_home(os.environ)
     if not home:
         raise OverlayError("home-unknown", hint="Set the variable HOME.")
-    if os.geteuid() == 0 and os.path.isdir(home) and os.stat(home).st_uid != 0:
+    if not os.path.isdir(home):
+        raise OverlayError(
+            "home-unknown", f"The home directory {home} does not exist.", "Set the variable HOME."
+        )
+    if os.geteuid() == 0 and os.stat(home).st_uid != 0:
         raise OverlayError(
             "root-start",
             f"This is root, but {home} belongs to another user, who could not change what root makes there.",

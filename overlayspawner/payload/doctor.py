@@ -200,10 +200,7 @@ def _unfinished(context: Context, overlay: Overlay, env: Env) -> Check:
 
 def _incomplete(context: Context, overlay: Overlay, env: Env) -> Check:
     """Find what interrupted tools leave: uv writes INSTALLER last, pip renames to ``~name`` first."""
-    bad: list[str] = []
-    for dist in dists.listing(env.site_packages):
-        if not dist.is_egg and (dist.read("INSTALLER") is None or dist.read("RECORD") is None):
-            bad.append(f"{dist.name} {dist.version}")
+    bad = [f"{d.name} {d.version}" for d in dists.listing(env.site_packages) if _is_partial(d)]
     try:
         bad += sorted(n for n in os.listdir(env.site_packages) if n.startswith("~"))
     except OSError:
@@ -218,9 +215,15 @@ def _incomplete(context: Context, overlay: Overlay, env: Env) -> Check:
     return _check("incomplete", True, "All packages are completely installed.")
 
 
+def _is_partial(dist: dists.Dist) -> bool:
+    return not dist.is_egg and (dist.read("INSTALLER") is None or dist.read("RECORD") is None)
+
+
 def _files(context: Context, overlay: Overlay, env: Env) -> Check:
     bad: list[str] = []
     for dist in dists.listing(env.site_packages):
+        if _is_partial(dist):
+            continue  # said already
         missing = 0
         for path, _ in dists.record(dist):
             full = os.path.normpath(os.path.join(dist.site, path))

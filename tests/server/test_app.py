@@ -21,6 +21,8 @@ from overlayspawner.payload.server import adapt, app
 from tests.server.conftest import RunningServer, Start
 from tests.support.index import LocalIndex
 
+pytestmark = pytest.mark.slow
+
 ENVIRON = "import os; print(*sorted(f'{k}={v}' for k, v in os.environ.items()), sep='\\n')"
 
 

@@ -82,10 +82,12 @@ def busy_server(server: RunningServer) -> RunningServer:
     return server
 
 
+@pytest.mark.slow
 def test_status(busy_server: RunningServer) -> None:
     fits(busy_server.overlay("status"), "/status")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", SCOPES)
 def test_packages(busy_server: RunningServer, scope: str) -> None:
     data = busy_server.overlay("packages?scope=" + scope)
@@ -94,12 +96,14 @@ def test_packages(busy_server: RunningServer, scope: str) -> None:
     assert {item["where"] for item in data["packages"]} <= {scope}
 
 
+@pytest.mark.slow
 def test_revisions(busy_server: RunningServer) -> None:
     data = busy_server.overlay("revisions")
     fits(data, "/revisions")
     assert [item["id"] for item in data["revisions"]] == [4, 3, 2, 1]
 
 
+@pytest.mark.slow
 def test_jobs(busy_server: RunningServer) -> None:
     data = busy_server.overlay("jobs")
     fits(data, "/jobs")
@@ -111,12 +115,14 @@ def test_jobs(busy_server: RunningServer) -> None:
         fits(busy_server.delete("overlay/v1/jobs/" + item["id"]).json(), "/jobs/{id}", "delete")
 
 
+@pytest.mark.slow
 def test_a_new_job(busy_server: RunningServer) -> None:
     answer = busy_server.post("overlay/v1/jobs", json={"action": "sync"})
     fits(answer.json(), "/jobs", "post", "202")
     fits(busy_server.finished(answer.json()), "/jobs/{id}")
 
 
+@pytest.mark.slow
 def test_errors(busy_server: RunningServer) -> None:
     for answer in (
         busy_server.post("overlay/v1/jobs", json={"action": "explode"}),
@@ -126,6 +132,7 @@ def test_errors(busy_server: RunningServer) -> None:
         fits(answer.json(), "/jobs", "post", "default")
 
 
+@pytest.mark.slow
 def test_a_wrong_shape_would_be_noticed(busy_server: RunningServer) -> None:
     data = busy_server.overlay("status")
     with pytest.raises(jsonschema.ValidationError):

@@ -7,8 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.server.conftest import RunningServer, Start
 from tests.support.index import LocalIndex
+
+pytestmark = pytest.mark.slow
 
 
 def events(server: RunningServer, job: str, last: int | None = None) -> list[tuple[int, str, dict[str, Any]]]:
@@ -112,6 +116,21 @@ def test_the_stream_tells_all_and_ends_with_the_job(server: RunningServer) -> No
     assert (answer.status_code, answer.text) == (204, "")
     log = server.overlay(f"jobs/{job['id']}")["log"]
     assert log and "tinyextra" in log[-1]
+
+
+def test_a_stream_says_that_it_is_alive_and_outlives_no_client(start: Start, index: LocalIndex) -> None:
+    server = start(spec={"index_url": index.prefixed("hang")})
+    job = server.post("overlay/v1/jobs", json={"action": "install", "install": ["tinyleaf"]}).json()
+    with server.get(f"overlay/v1/jobs/{job['id']}/events", stream=True) as answer:
+        for line in answer.iter_lines(chunk_size=1):
+            if line.startswith(b":"):
+                break
+        else:
+            pytest.fail("the stream ended without a sign of life")
+    # The client is gone in mid-stream: the job goes on, and the server with it.
+    assert server.overlay(f"jobs/{job['id']}")["state"] == "running"
+    assert server.finished(server.delete(f"overlay/v1/jobs/{job['id']}").json())["state"] == "cancelled"
+    assert "Traceback" not in server.log
 
 
 def test_jobs_can_be_cancelled_while_they_run_and_while_they_wait(start: Start, index: LocalIndex) -> None:
