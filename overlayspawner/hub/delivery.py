@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from docker.errors import APIError, NotFound
 
-from overlayspawner.hub.image_facts import helper_container, stat_path
+from overlayspawner.hub.image_facts import helper_container, read_file, stat_path
 from overlayspawner.payload.contract import PAYLOAD_COMPLETE
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ HOME_LABEL = "overlayspawner.home"
 
 _STALE_AFTER = 60.0  # seconds after which a filling container that is still there belongs to a dead hub
 _POLL = 0.2
+_COMPARE_UP_TO = 1_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,24 @@ def fill(client: Any, bundle: Bundle, image: str) -> bool:
 
 
 def _fill(client: Any, bundle: Bundle, container: str) -> bool:
-    if stat_path(client, container, f"{bundle.directory}/{PAYLOAD_COMPLETE}") is not None:
-        return False
     files = bundle.files()
+    if _complete(client, bundle, container, files):
+        return False
     client.put_archive(container, bundle.directory, make_tar(files, executable=bundle.executable))
     client.put_archive(container, bundle.directory, make_tar({PAYLOAD_COMPLETE: bundle.mark}))
     log.info("Filled the volume %s: %s", bundle.volume, ", ".join(files))
+    return True
+
+
+def _complete(client: Any, bundle: Bundle, container: str, files: Mapping[str, bytes]) -> bool:
+    """Whether a volume has its mark, and all files as they should be (large ones: their size)."""
+    for name, data in {PAYLOAD_COMPLETE: bundle.mark, **files}.items():
+        path = f"{bundle.directory}/{name}"
+        stat = stat_path(client, container, path)
+        if stat is None or stat.get("size") != len(data):
+            return False
+        if len(data) <= _COMPARE_UP_TO and read_file(client, container, path) != data:
+            return False
     return True
 
 

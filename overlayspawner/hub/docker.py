@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from overlayspawner.hub.image_facts import ImageFacts
 
 
+_REMOVAL_POLLS = 100  # five seconds
+
+
 class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[misc]
     """Spawns single-user servers in Docker containers, each user with a package overlay on the image."""
 
@@ -297,6 +300,27 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
 
     # -- output, waiting, death -------------------------------------------------------------------------
 
+    async def remove_object(self) -> None:
+        """Remove the container, and wait until it is gone."""
+        container = self.object_id
+        await super().remove_object()
+        if self._overlay_settings is not None and container:
+            await self._overlay_until_gone(container)
+
+    async def _overlay_until_gone(self, container: str) -> None:
+        """Wait until a container is removed.
+
+        The engine removes it by itself when it ends (``remove``), and answers "already in progress"
+        meanwhile: a start at that moment would find its name taken.
+        """
+        engine = await self._overlay_connect()
+        for _ in range(_REMOVAL_POLLS):
+            try:
+                await engine.run(engine.client.inspect_container, container)
+            except ENGINE_ERRORS:
+                return
+            await asyncio.sleep(0.05)
+
     async def start_object(self) -> None:
         """Start the container, with its output and its end in view."""
         if self._overlay_starting:
@@ -326,8 +350,10 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     def _overlay_hint(self, code: str, sentence: str) -> None:
         """Take a line of ours from the container's output. It may be forged, so it is only a hint."""
         self._overlay_say(progress.OURS, sentence)
-        if code == "payload-missing":
-            self.log.warning("%s: [payload-missing] The payload will be looked at again.", self._log_name)
+        if code in ("payload-missing", "bootstrap-failed"):
+            self.log.warning(
+                "%s: [%s] The payload will be looked at before the next start.", self._log_name, code
+            )
             if self._overlay_watch is not None:
                 self._overlay_watch.engine.delivery.forget(bundles.payload_bundle())
 
@@ -350,6 +376,8 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         tail = await self._overlay_watch.last_words()
         message = failure.describe(death)
         self.log.warning("%s: %s\n%s", self._log_name, message, tail)
+        if self.remove:
+            await self._overlay_until_gone(self._overlay_watch.container)
         return failure.spawn_failure(self, message, reason=failure.label_of(death), tail=tail)
 
     async def _overlay_explain(self, error: Exception) -> None:

@@ -26,8 +26,11 @@ log = logging.getLogger(__name__)
 TAIL_BYTES = 64 * 1024
 """How much of a container's output is kept."""
 
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
 """How much is read before we detach: a container that prints for ever must not cost the hub anything."""
+
+HINT_BYTES = 1024 * 1024
+"""In how much of it our own lines are looked for: they come before the server's."""
 
 MAX_HINTS = 30
 MAX_HINT_CHARS = 300
@@ -105,7 +108,8 @@ class Output:
         self.total += len(data)
         for piece in [data] if self._tty else self._pieces(data):
             self._tail += piece
-            self._find_hints(piece)
+            if self.total < HINT_BYTES:
+                self._find_hints(piece)
         if len(self._tail) > TAIL_BYTES:
             del self._tail[: len(self._tail) - TAIL_BYTES]
         return self.wanted and self.total < MAX_BYTES

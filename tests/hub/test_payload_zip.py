@@ -51,7 +51,8 @@ def test_it_is_within_its_budget() -> None:
 def test_it_imports_from_the_zip_with_the_standard_library_alone(tmp_path: Path) -> None:
     path = tmp_path / "overlay.pyz"
     path.write_bytes(payload_zip.build().zip)
-    code = "import sys; sys.path.insert(0, sys.argv[1])\nimport overlayspawner.payload.contract as c; print(c.__file__)"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from overlayspawner.payload import contract as c"
+    code += "; print(c.__file__)"
     out = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, str(path)], capture_output=True, text=True, check=True
     )
