@@ -82,6 +82,6 @@ clean: ## remove what was made here: environments, images, caches, and an engine
 .PHONY: docs
 docs: env ## the manual, in build/site; brings its generated pages up to date first
 	@$(BIN)/python -c 'import mkdocs' 2>/dev/null || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs>=1.6'
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/mkdocs build --strict --quiet
