@@ -101,8 +101,8 @@ def start(environ: Mapping[str, str]) -> list[str]:
     context = open_context(spec, environ=environ, base=base, storage=_under_deadline)
     for n in context.notices:
         _say(n["code"], n["message"])
-    if context.env is not None:
-        _say(MARK_READY, f"The overlay is at {context.env.path}.")
+    if context.overlay is not None and context.env is not None:
+        _say(MARK_READY, f"Your packages are ready (in {context.overlay.path}).")
     lines = [f"unset {SPEC_ENV} {SPEC_FILE_ENV}", _export(RUNTIME_ENV, context.runtime)]
     variables = runtime.server_environment(context, environ, bad_home=context.bad_home)
     return lines + [_export(k, v) for k, v in variables.items()]

@@ -25,6 +25,9 @@ BASE = "python3-base"
 ADDED = "python3-overlay"
 USER = "python3-user"
 
+MAX_RESOURCE = 1 << 18
+"""Bytes of a kernelspec's other files (logos are a few kB) above which they are left out."""
+
 
 def user_kernel(home: str) -> dict[str, Any] | None:
     """Return the user's own ``python3`` specification, where it is valid, with its directory.
@@ -165,15 +168,24 @@ def _write(kernels: str, name: str, spec: Mapping[str, object], resources: str) 
     directory = os.path.join(kernels, name)
     os.makedirs(directory, 0o700, exist_ok=True)
     files.write_atomic(os.path.join(directory, "kernel.json"), json.dumps(spec, indent=1) + "\n", sync=False)
-    if not resources:
-        return
+    if resources:
+        _copy_resources(resources, directory)
+
+
+def _copy_resources(source: str, target: str) -> None:
+    """Copy logos and scripts. Copies, because tornado 6.5.9 serves no link that leads out of its folder."""
     try:
-        names = os.listdir(resources)
+        entries = list(os.scandir(source))
     except OSError:
         return
-    for entry in names:
-        if entry != "kernel.json" and not os.path.lexists(os.path.join(directory, entry)):
-            os.symlink(os.path.join(resources, entry), os.path.join(directory, entry))
+    for entry in entries:
+        try:
+            if entry.name == "kernel.json" or not entry.is_file() or entry.stat().st_size > MAX_RESOURCE:
+                continue
+            with open(entry.path, "rb") as f:
+                files.write_atomic(os.path.join(target, entry.name), f.read(), sync=False)
+        except OSError:
+            continue  # a kernel without its logo is better than none
 
 
 def kernel_script(context: Context, environ: Mapping[str, str]) -> str:
