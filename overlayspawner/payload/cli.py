@@ -176,10 +176,10 @@ def _progress(options: argparse.Namespace) -> Callable[[dict[str, Any]], None]:
     """Return what shows progress: nothing in a pipe, one line that is written over in a terminal."""
     if options.json or not sys.stderr.isatty():
         return lambda event: None
-    import shutil
 
     def show(event: dict[str, Any]) -> None:
-        width = shutil.get_terminal_size().columns - 1
+        # 0 where the terminal doesn't tell
+        width = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
         text = "" if event.get("phase") == "done" else str(event.get("message") or "")
         sys.stderr.write("\r\x1b[K" + _printable(text)[:width])
         sys.stderr.flush()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -181,10 +184,9 @@ def test_quiet_in_a_pipe_and_progress_in_a_terminal(
     piped = overlay("install", "tinyleaf")
     assert piped.stderr == "" and piped.stdout == "Installed tinyleaf 2.0.\n"
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     command = [sys.executable, "-I", pyz, "cli", "install", "tinytree"]
-    process = subprocess.Popen(
-        command, env={**environ, "COLUMNS": "60"}, stdout=slave, stderr=slave, stdin=slave
-    )
+    process = subprocess.Popen(command, env=environ, stdout=slave, stderr=slave, stdin=slave)
     os.close(slave)
     shown = b""
     while True:

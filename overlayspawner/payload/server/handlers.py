@@ -307,7 +307,7 @@ class JobEventsHandler(OverlayHandler):
             return
         finally:
             stop()
-        self.finish(set_content_type="text/event-stream")
+        self.finish()
 
     def on_connection_close(self) -> None:
         """Wake the loop of a stream whose client has gone."""
