@@ -102,7 +102,10 @@ HINTS = {
         "Restart the server when the storage answers again. For storage that is slow but sound, raise "
         "`overlay_start_deadline`."
     ),
-    "bootstrap-failed": "Read the line in the server's output, and report it: this should not happen.",
+    "bootstrap-failed": (
+        "Start the server once more: the hub looks at the payload before that, and mends it. If it comes "
+        "back, read the line in the server's output and report it."
+    ),
     "no-runtime-dir": (
         "Give the container a writable `/tmp` (with a read-only root: `tmpfs` for `/tmp`). The server needs "
         "a private directory outside the home for generated files."

@@ -21,9 +21,10 @@ Example, with an API token of JupyterHub that may access the server:
 
 ```sh
 url=https://hub.example.org/user/alice/overlay/v1
-curl -H "Authorization: token $TOKEN" "$url/status"
-curl -H "Authorization: token $TOKEN" -d '{{"action": "install", "install": ["humanize"]}}' "$url/jobs"
-curl -H "Authorization: token $TOKEN" "$url/jobs/$ID"
+header="Authorization: token $TOKEN"
+curl -H "$header" "$url/status"
+curl -H "$header" "$url/jobs" -d '{{"action": "install", "install": ["humanize"]}}'
+curl -H "$header" "$url/jobs/$ID"
 ```
 """
 
@@ -62,7 +63,7 @@ def _operation(
     yield operation["summary"] + ".\n"
     if "description" in operation:
         yield operation["description"].strip() + "\n"
-    yield "| | |"
+    yield "| part | meaning |"
     yield "|---|---|"
     for given in [*shared, *operation.get("parameters", [])]:
         parameter = _resolve(document, given)
