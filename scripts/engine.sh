@@ -74,7 +74,7 @@ start_docker() {
         sleep 1
         waited=$((waited + 1))
         if [ -s "$pidfile" ] && ! ours_runs && [ ! -d /run/systemd/system ]; then
-            tail -n 8 "$log" >&2 || true
+            grep -v level=info "$log" | tail -n 4 >&2 || true
             none "the Docker daemon stopped at once; its last words are above. Often the kernel or this container lacks a permission that Docker needs"
         fi
         [ "$waited" -lt "$start_seconds" ] ||
