@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.support.client import Server
@@ -68,11 +70,12 @@ def test_arguments_and_environment(hub: RunningHub) -> None:
 
 
 def test_notebook_dir(hub: RunningHub) -> None:
-    hub.configure("nbdir", notebook_dir=f"{HOME}/work/deep")
+    hub.configure("nbdir", notebook_dir="/var/tmp")
     server = hub.start_server("nbdir")
     assert server.put_text("here.txt", "x\n").status_code == 201
-    found = hub.engine.container("nbdir").exec_run(["cat", f"{HOME}/work/deep/here.txt"])
+    found = hub.engine.container("nbdir").exec_run(["cat", "/var/tmp/here.txt"])
     assert found.output == b"x\n", found.output
+    works(server)
 
 
 def test_command_of_the_administrator(hub: RunningHub) -> None:
@@ -168,8 +171,13 @@ def test_named_servers(index: LocalIndex) -> None:
 def test_internal_ssl(index: LocalIndex, kind: str) -> None:
     config = """
 c.JupyterHub.internal_ssl = True
+c.ConfigurableHTTPProxy.api_url = harness["proxy_api"].replace("http:", "https:")
 c.JupyterHub.trusted_alt_names = [f"IP:{harness['hub_ip']}"]
-"""
+# the hub runs outside of Docker's network, where containers have no names
+c.DockerSpawner.use_internal_hostname = False
+c.Spawner.ssl_alt_names = ["IP:127.0.0.1"]
+c.DockerSpawner.move_certs_image = "{debian}"
+""".replace("{debian}", image("debian"))
     with RunningHub(config, image=image(kind), index=index) as own:
         server = own.start_server("secret")
         works(server, home="/home")
@@ -186,13 +194,53 @@ def test_disabled(hub: RunningHub) -> None:
     assert server.run_cell("import sys; print(sys.prefix)").text == "/opt/conda\n"
 
 
+ENVIRONMENTS = """
+import os, json
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open(f"/proc/{pid}/cmdline") as cmdline, open(f"/proc/{pid}/environ") as environ:
+            words, variables = cmdline.read().split("\\0"), environ.read().split("\\0")
+    except OSError:
+        continue
+    if "python" in words[0] and any(word.endswith("/jupyterhub-singleuser") for word in words):
+        print(json.dumps(dict(item.split("=", 1) for item in variables if item)))
+"""
+
+
 def test_the_servers_environment_is_the_images(hub: RunningHub) -> None:
-    """What the server starts besides kernels and terminals sees no trace of us."""
-    hub.start_server("clean")
-    script = (
-        "for p in /proc/[0-9]*; do if tr '\\0' '\\n' < $p/cmdline | grep -q jupyterhub-singleuser; "
-        "then tr '\\0' '\\n' < $p/environ | cut -d= -f1; fi; done; true"
+    """The server runs on the base alone, and what it starts besides our kernels sees no trace of us."""
+    server = hub.start_server("clean")
+    result = hub.engine.container("clean").exec_run(["/opt/conda/bin/python", "-c", ENVIRONMENTS])
+    (environment,) = [json.loads(line) for line in result.output.decode().splitlines()]
+    assert not {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "OVERLAYSPAWNER_SPEC"} & set(environment)
+    assert environment["PATH"].startswith("/opt/conda/bin:")
+    cell = server.run_cell("import json, os; print(json.dumps(dict(os.environ)))", "python3-base")
+    marks = ("OVERLAYSPAWNER", ".overlay/", "/overlayspawner-", "/opt/overlayspawner")
+    everything = json.loads(cell.text).items()
+    own = {name: value for name, value in everything if any(mark in name + value for mark in marks)}
+    # the one place of ours outside the home, which every program gets from the server: sockets and the like
+    assert set(own) <= {"JUPYTER_RUNTIME_DIR"}, own
+
+
+def test_extension_of_the_administrator_is_kept(hub: RunningHub) -> None:
+    """JUPYTER_CONFIG_PATH and JUPYTER_PATH that an administrator sets go on working."""
+    volume = hub.engine.make_volume("config")
+    spec = json.dumps({"argv": ["cat"], "display_name": "Theirs", "language": "none"})
+    hub.engine.put(
+        volume,
+        image("stacks"),
+        "/mnt",
+        {
+            "kernels/theirs/kernel.json": spec,
+            "jupyter_server_config.json": '{"ServerApp": {"allow_origin": "https://theirs.example"}}',
+        },
     )
-    names = hub.engine.container("clean").exec_run(["/bin/sh", "-c", script]).output.decode().split()
-    assert "JUPYTERHUB_API_TOKEN" in names
-    assert not {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "OVERLAYSPAWNER_SPEC"} & set(names)
+    hub.configure(
+        "theirs",
+        volumes={volume: "/srv/jupyter"},
+        environment={"JUPYTER_PATH": "/srv/jupyter", "JUPYTER_CONFIG_PATH": "/srv/jupyter"},
+    )
+    server = hub.start_server("theirs")
+    assert "theirs" in server.get("api/kernelspecs").json()["kernelspecs"]
+    assert server.get("api/status").headers["Access-Control-Allow-Origin"] == "https://theirs.example"
+    works(server)

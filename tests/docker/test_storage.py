@@ -11,6 +11,7 @@ from tests.docker.conftest import HOMES
 from tests.support.client import Server
 from tests.support.hub import RunningHub
 from tests.support.images import image
+from tests.support.index import LocalIndex
 
 pytestmark = pytest.mark.engine
 
@@ -110,12 +111,13 @@ def test_our_volume_goes_with_the_user(hub: RunningHub) -> None:
     assert volume not in hub.engine.volumes()
 
 
-def test_our_volume_stays_where_told_so(hub: RunningHub) -> None:
-    hub.configure("stays", delete_home_volume=False)
-    hub.start_server("stays")
-    hub.stop_server("stays")
-    assert hub.call("DELETE", "users/stays").status_code == 204
-    assert f"{hub.prefix}-home-stays" in hub.engine.volumes()
+def test_our_volume_stays_where_told_so(index: LocalIndex) -> None:
+    config = "c.OverlayDockerSpawner.delete_home_volume = False"
+    with RunningHub(config, image=image("stacks"), index=index) as own:
+        own.start_server("stays")
+        own.stop_server("stays")
+        assert own.call("DELETE", "users/stays").status_code == 204
+        assert f"{own.prefix}-home-stays" in own.engine.volumes()
 
 
 def test_the_administrators_volume_always_stays(hub: RunningHub) -> None:
