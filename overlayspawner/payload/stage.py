@@ -137,7 +137,7 @@ class Stage:
             self._stubs[folder] = dist.name
             names = ["METADATA", _STUB, "RECORD"]
             files.symlink(dist.metadata_file(), os.path.join(path, "METADATA"))
-            for name in ("INSTALLER", "WHEEL", "direct_url.json"):
+            for name in ("INSTALLER", "WHEEL", "direct_url.json", "uv_cache.json"):
                 source = os.path.join(dist.path, name)
                 if os.path.exists(source):
                     files.symlink(source, os.path.join(path, name))

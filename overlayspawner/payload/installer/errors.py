@@ -73,6 +73,7 @@ _WORDS: list[tuple[str, tuple[str, ...]]] = [
             "corrupt",
             "end of central directory",
             "failed to parse metadata",
+            "must not use the reserved name",
         ),
     ),
     (
@@ -151,16 +152,14 @@ _WORDS: list[tuple[str, tuple[str, ...]]] = [
             "could not find a version",
             "no matching distribution",
             "only .{0,200} (?:is|are) available",
-            "requires-python",
-            "requires python",
-            "does not satisfy python",
-            "no solution found",
-            "requirements are unsatisfiable",
             "no wheels? with a matching",
             "does not support python",
             "is not a supported wheel",
         ),
     ),
+    # uv's word for both; what mentions dependencies contradicts itself
+    ("conflict", (r"depends? on .*requirements are unsatisfiable",)),
+    ("no-matching-version", ("no solution found", "requirements are unsatisfiable")),
 ]
 
 # code: (sentence, hint, HTTP status)
