@@ -66,6 +66,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     )
 
     _overlay_starting = False
+    _overlay_pulling = False
     _overlay_composing = ""
     _overlay_plan: Plan | None = None
     _overlay_facts: ImageFacts | None = None
@@ -111,7 +112,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         self._overlay_plan = self._overlay_facts = self._overlay_info = None
         self._overlay_secrets = {self.api_token} if self.api_token else set()
         self._overlay_begin()
-        self._overlay_starting = True
+        self._overlay_starting, self._overlay_pulling = True, False
         try:
             try:
                 address = await super().start(*args, **kwargs)
@@ -134,10 +135,12 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             await super().pull_image(image)
             return
         info = None
+        self._overlay_pulling = True
         if self.pull_policy.lower() == "skip":
             await super().pull_image(image)
         else:
             info = await self._overlay_pull(image)
+        self._overlay_pulling = False
         # DockerSpawner pulls the image as the first thing of a start, then looks for an existing container:
         # this is the moment to remove one that is out of date.
         if self._overlay_starting and image == self.image:
@@ -388,9 +391,11 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             if watch is not None and failure.image_caused(text):
                 message = f"The server's command could not be started: {text}"
                 raise failure.spawn_failure(self, message, reason="command") from error
-            if isinstance(error, docker.errors.NotFound) and watch is None and self.user_options.get("image"):
+            if self._overlay_pulling:
                 message = f"The image {self.image} can't be had: {text}"
-                raise failure.spawn_failure(self, message, reason="image") from error
+                if self.user_options.get("image") and failure.no_such_image(text):
+                    raise failure.spawn_failure(self, message, reason="image") from error
+                raise failure.config_failure(message) from error
         # A dead container has no port and can't run post_start_cmd: its death is the reason then.
         if watch is not None and isinstance(error, (APIError, RuntimeError, TypeError, KeyError, IndexError)):
             death = await watch.death_now(patience=0.5)

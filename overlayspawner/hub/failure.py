@@ -68,6 +68,20 @@ def label_of(death: Death) -> str:
     return "command" if death.exit_code in (126, 127) else "exited"
 
 
+# What registries and engines say about an image that does not exist, or not for us (registries do not tell
+# these apart). The engine's status is 404 for some of them and 500 for others.
+_NO_SUCH_IMAGE = re.compile(
+    r"manifest unknown|manifest for .* not found|no such image|repository .* not found|name unknown"
+    r"|access denied|access to the resource is denied|invalid reference format|no matching manifest",
+    re.IGNORECASE,
+)
+
+
+def no_such_image(explanation: str) -> bool:
+    """Whether a pull failed because of the name that was asked for, not because of registry or engine."""
+    return bool(_NO_SUCH_IMAGE.search(explanation))
+
+
 def image_caused(explanation: str) -> bool:
     """Whether the engine's refusal to start a container is due to the image or its settings for the user."""
     return bool(_IMAGE_CAUSED.search(explanation))

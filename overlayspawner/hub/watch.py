@@ -21,6 +21,7 @@ ENGINE_ERRORS = (DockerException, RequestException, OSError)
 """What goes wrong when an engine is asked for something."""
 
 _ATTACH_TIMEOUT = 3.0  # seconds: output is nice to have, a start is not to wait for it
+_CONNECT_TIMEOUT = 1.0
 _FIRST_LOOK, _LOOK = 1.0, 3.0  # seconds between looks, should the stream of events be interrupted
 _LAST_WORDS = 0.5  # seconds that output may take to arrive after a death
 
@@ -69,6 +70,8 @@ class StartWatch:
     async def attach(self) -> str:
         """Attach to the output; return what went wrong, or ``""``."""
         engine = self.engine
+        if not engine.deaths.connected.is_set():  # the first start of this hub
+            await engine.run(engine.deaths.connected.wait, _CONNECT_TIMEOUT)
         try:
             attaching = engine.run(engine.reader.attach, engine.client, self.container, self._output)
             await asyncio.wait_for(attaching, _ATTACH_TIMEOUT)
