@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -499,6 +500,34 @@ def test_credentials_of_the_index_stay_out_of_everything(ctx: Context, index: Lo
             if path.is_file():
                 texts.append(path.read_text(errors="replace"))
     assert [text for text in texts if secret in text or index.password in text] == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB; only root can have one."""
+    path = tmp_path / "small"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(path)], check=False).returncode:
+        pytest.skip("no permission to mount a small file system")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_full_disk(ctx: Context, base: Base, small_disk: Path) -> None:  # noqa: F811
+    small = make_context(
+        small_disk / "home", base, installer=ctx.spec.installer, index_url=ctx.spec.index_url
+    )
+    install(small, "tinyleaf==1.0")
+    assert fails(small, install=["tinybig", "tinyscript"]).code == "disk-full"
+    # what the attempt has downloaded does not go on filling the disk
+    assert names(install(small, "tinyscript")["new"]) == {"tinyscript": "1.0"}
+    (small_disk / "filler").write_bytes(b"")
+    with contextlib.suppress(OSError), (small_disk / "filler").open("ab", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+    assert fails(small, install=["tinydata"]).code == "disk-full"
+    (small_disk / "filler").unlink()
+    assert names(install(small, "tinydata")["new"]) == {"tinydata": "1.0"}
 
 
 APPLY = """
