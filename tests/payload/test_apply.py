@@ -35,7 +35,8 @@ from tests.support.envs import (
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_wheel
 
-INSTALLERS = ("uv", "pip")
+# pip takes seconds for what takes uv tenths of one
+INSTALLERS = ("uv", pytest.param("pip", marks=pytest.mark.slow))
 
 
 @pytest.fixture(params=INSTALLERS)
