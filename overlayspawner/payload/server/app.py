@@ -19,7 +19,7 @@ from overlayspawner.payload import bootstrap, files, runtime
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import MARK, RUNTIME_ENV, OverlayError, Spec, notice
 from overlayspawner.payload.probe import Base
-from overlayspawner.payload.server import adapt
+from overlayspawner.payload.server import adapt, hidden
 
 SETTING = "overlayspawner"
 """Key of the web application's settings that holds the :class:`Service`."""
@@ -137,10 +137,11 @@ def _serve(serverapp: Any, context: Context) -> None:
 
 
 def _in_background(context: Context) -> None:
-    """Do what nobody waits for: wrappers of the image's commands, old runtime dirs."""
+    """Do what nobody waits for: what is left out, wrappers of the image's commands, old runtime dirs."""
 
     def work() -> None:
         try:
+            hidden.look(context)
             files.write_atomic(os.path.join(context.runtime, "pid"), f"{os.getpid()}\n", 0o600, sync=False)
             runtime.write_wrappers(context)
             runtime.sweep(context.runtime)
