@@ -357,7 +357,8 @@ def _json_page(rows: dict[str, _File | None], project: str) -> dict[str, object]
             item["yanked"] = file.yanked
         if file.metadata is not None:
             digest = {"sha256": hashlib.sha256(file.metadata).hexdigest()}
-            item["core-metadata"] = item["dist-info-metadata"] = digest
+            # not under its old name as well: pip 23.0 fails at that (PEP 714)
+            item["core-metadata"] = digest
         files.append(item)
     return {"meta": meta, "name": project, "files": files}
 
