@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from overlayspawner.hub import boot
 from overlayspawner.hub.config import Mount, Settings, build_spec, home_volume_problem, spec_hash
+from overlayspawner.hub.delivery import NO_COPY
 from overlayspawner.hub.image_facts import parse_env
 from overlayspawner.payload.contract import SPEC_ENV, Spec, notice
 
@@ -187,7 +188,7 @@ def compose(
     binds = list(host_config.get("Binds") or [])
     if home_volume and not problem:
         binds.append(f"{home_volume}:{home}:rw")
-    binds += [f"{bundle.volume}:{bundle.directory}:ro" for bundle in bundles]
+    binds += [f"{bundle.volume}:{bundle.directory}:ro,{NO_COPY}" for bundle in bundles]
     host_config["Binds"] = binds
     out["host_config"] = host_config
 

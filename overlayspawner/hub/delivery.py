@@ -31,6 +31,10 @@ PAYLOAD_LABEL = "overlayspawner.payload"
 UV_LABEL = "overlayspawner.uv"
 HOME_LABEL = "overlayspawner.home"
 
+NO_COPY = "nocopy"
+"""Option of a mount: the engine must not put into an empty volume what the image has at that place. Images
+are untrusted, and what one of them put there would run in the containers of all others."""
+
 _STALE_AFTER = 60.0  # seconds after which a filling container that is still there belongs to a dead hub
 _POLL = 0.2
 _COMPARE_UP_TO = 1_000_000  # bytes
@@ -124,7 +128,7 @@ def fill(client: Any, bundle: Bundle, image: str) -> bool:
                 image,
                 name=name,
                 labels={bundle.label: bundle.version},
-                binds={bundle.volume: {"bind": bundle.directory, "mode": "rw"}},
+                binds={bundle.volume: {"bind": bundle.directory, "mode": f"rw,{NO_COPY}"}},
             ) as container:
                 return _fill(client, bundle, container)
         except APIError as e:

@@ -106,7 +106,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         """
         self._overlay_settings = await self._overlay_read_settings()
         if self._overlay_settings is None:
-            self._overlay_journal = None
+            self._overlay_end()
             return await super().start(*args, **kwargs)
         self._overlay_home_template = await self._overlay_value("home_volume") or ""
         self._overlay_plan = self._overlay_facts = self._overlay_info = None

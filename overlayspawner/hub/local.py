@@ -119,7 +119,7 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
         """
         self._overlay_settings = await self._overlay_read_settings()
         if self._overlay_settings is None:
-            self._overlay_journal = None
+            self._overlay_end()
             return await super().start()
         self._overlay_begin()
         me: Any = self

@@ -221,9 +221,15 @@ class OverlaySpawnerMixin(HasTraits):
     # -- the start --------------------------------------------------------------------------------------
 
     def _overlay_begin(self) -> None:
-        """Open the journal of a new spawn."""
+        """Note that a spawn starts."""
         self._overlay_started = time.monotonic()
-        self._overlay_journal = progress.Journal()
+        self._overlay_open_journal()
+
+    def _overlay_open_journal(self) -> progress.Journal:
+        """Return the journal of the spawn under way; a page may ask for it before ``start()`` is called."""
+        if self._overlay_journal is None or self._overlay_journal.closed:
+            self._overlay_journal = progress.Journal()
+        return self._overlay_journal
 
     def _overlay_end(self) -> None:
         """Close the journal of a spawn."""
@@ -271,11 +277,9 @@ class OverlaySpawnerMixin(HasTraits):
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Give the phases of the spawn under way, for the spawn page."""
-        journal = self._overlay_journal
-        if journal is None:
-            parent: Any = super()
+        parent: Any = super()
+        async for event in self._overlay_open_journal().follow():
+            yield event
+        if self._overlay_settings is None:  # without an overlay, or it failed before
             async for event in parent.progress():
                 yield event
-            return
-        async for event in journal.follow():
-            yield event

@@ -35,6 +35,11 @@ class Journal:
         self._events.append(event)
         self._wake()
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more comes."""
+        return self._closed
+
     def close(self) -> None:
         """Say that nothing more comes."""
         self._closed = True

@@ -55,7 +55,7 @@ def test_the_plain_case() -> None:
     assert "entrypoint" not in made.kwargs
     assert made.kwargs["host_config"]["Binds"] == [
         "home-of-a:/home/jovyan:rw",
-        "overlayspawner-payload-1:/opt/overlayspawner:ro",
+        "overlayspawner-payload-1:/opt/overlayspawner:ro,nocopy",
     ]
     assert made.kwargs["environment"]["A"] == "1"
     assert spec_of(made)["mounts"] == [{"path": "/home/jovyan", "ro": False}]
@@ -90,7 +90,7 @@ def test_what_the_administrator_mounts_at_the_home_stays_alone(
     given = host_config(**config)
     made = plan({"host_config": given})
     binds = made.kwargs["host_config"]["Binds"]
-    assert binds == [*given.get("Binds", []), "overlayspawner-payload-1:/opt/overlayspawner:ro"]
+    assert binds == [*given.get("Binds", []), "overlayspawner-payload-1:/opt/overlayspawner:ro,nocopy"]
     assert made.home_problem
     assert [(m["path"], m["ro"]) for m in spec_of(made)["mounts"]] == mounts
 

@@ -163,6 +163,22 @@ def test_old_versions_go_unless_they_are_used_or_being_filled(client: Any, made:
     client.remove_container(holder["Id"])
 
 
+def test_an_image_can_not_put_anything_into_our_volumes(client: Any, made: Made) -> None:
+    """The engine fills an empty volume from the image that it is mounted over: not ours."""
+    tag = f"ovltest-evil-{uuid.uuid4().hex[:8]}"
+    files = {"opt/it/a.txt": b"evil", "opt/it/COMPLETE": b"mark\n", "opt/it/more": b"evil"}
+    client.import_image_from_data(make_tar(files), repository=tag)
+    bundle = made.bundle()
+    try:
+        assert Delivery().ensure(client, bundle, tag) is True
+        assert content(client, bundle) == WHOLE
+        binds = {bundle.volume: {"bind": bundle.directory, "mode": "ro"}}
+        with helper_container(client, image("nopython"), binds=binds) as container:
+            assert stat_path(client, container, "/opt/it/more") is None
+    finally:
+        client.remove_image(tag)
+
+
 def test_an_unknown_image_is_an_error_not_a_hang(client: Any, made: Made) -> None:
     with pytest.raises(APIError):
         Delivery().ensure(client, made.bundle(), "sha256:" + "0" * 64)
