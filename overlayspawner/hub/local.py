@@ -76,7 +76,9 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
     @property
     def home_dir(self) -> str:
         """The home directory with ``overlay_local_simple``."""
-        name = escape(self.user.name, safe=set("abcdefghijklmnopqrstuvwxyz0123456789_"), escape_char="-")
+        name = escape(
+            self.user.name, safe=set("abcdefghijklmnopqrstuvwxyz0123456789_"), escape_char="-"
+        ).lower()
         return self.home_dir_template.format(username=name)
 
     def make_preexec_fn(self, name: str) -> Any:
