@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import tarfile
+import time
 import uuid
 from pathlib import PurePosixPath
 from typing import Any
@@ -113,8 +114,22 @@ class Engine:
             except Exception:
                 pass
         for name in {*self.volumes(), *self._volumes}:
+            self._remove_volume(name)
+        self.client.close()
+
+    def _remove_volume(self, name: str) -> None:
+        from docker.errors import APIError, NotFound
+
+        # A container that the engine is just removing by itself still holds its volumes.
+        end = time.monotonic() + 15
+        while True:
             try:
                 self.client.volumes.get(name).remove(force=True)
-            except Exception as error:
-                print(f"the volume {name} stays: {error}", file=sys.stderr)
-        self.client.close()
+                return
+            except NotFound:
+                return
+            except APIError as error:
+                if time.monotonic() > end:
+                    print(f"the volume {name} stays: {error}", file=sys.stderr)
+                    return
+            time.sleep(0.2)
