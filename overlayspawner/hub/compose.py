@@ -162,32 +162,20 @@ def compose(
     out = dict(kwargs)
     notices: list[dict[str, str]] = []
     environment = parse_env(out.get("environment"))
+    home, problem = find_home(out, environment, facts, home_volume)
+    if home_volume and not home:
+        notices.append(
+            notice(
+                "home-unknown",
+                "The home directory of this image could not be found: nothing is mounted there.",
+                "Ask your administrator to set HOME in the server's environment.",
+            )
+        )
+    if home_volume and not problem:
+        out = with_home(out, home_volume, home)
     host_config = dict(out.get("host_config") or {})
     mounts = mounts_of(host_config, out.get("volumes"))
-    home = facts.home(environment)
-    problem = ""
-    if home_volume:
-        problem = home_volume_problem(
-            home_volume,
-            home=home,
-            mounts=mounts,
-            user_overridden=_user_overridden(out, environment, facts),
-            base_under_home=bool(home) and facts.base_under(home),
-            home_in_image=facts.paths.get(home, False),
-        )
-        if not problem:
-            mounts.append(Mount(home, False, home_volume))
-        elif not home:
-            notices.append(
-                notice(
-                    "home-unknown",
-                    "The home directory of this image could not be found: nothing is mounted there.",
-                    "Ask your administrator to set HOME in the server's environment.",
-                )
-            )
     binds = list(host_config.get("Binds") or [])
-    if home_volume and not problem:
-        binds.append(f"{home_volume}:{home}:rw")
     binds += [f"{bundle.volume}:{bundle.directory}:ro,{NO_COPY}" for bundle in bundles]
     host_config["Binds"] = binds
     out["host_config"] = host_config
@@ -222,6 +210,30 @@ def compose(
         tty=bool(out.get("tty")),
         notices=notices,
     )
+
+
+def find_home(
+    kwargs: Mapping[str, Any], environment: Mapping[str, str], facts: ImageFacts, home_volume: str
+) -> tuple[str, str]:
+    """Return the home directory in the container, and why no home volume is mounted there (or ``""``)."""
+    home = facts.home(environment)
+    if not home_volume:
+        return home, ""
+    return home, home_volume_problem(
+        home_volume,
+        home=home,
+        mounts=mounts_of(kwargs.get("host_config") or {}, kwargs.get("volumes")),
+        user_overridden=_user_overridden(kwargs, environment, facts),
+        base_under_home=bool(home) and facts.base_under(home),
+        home_in_image=facts.paths.get(home, False),
+    )
+
+
+def with_home(kwargs: Mapping[str, Any], home_volume: str, home: str) -> dict[str, Any]:
+    """Return the arguments of ``create_container`` with the home volume mounted."""
+    host_config = dict(kwargs.get("host_config") or {})
+    host_config["Binds"] = [*(host_config.get("Binds") or []), f"{home_volume}:{home}:rw"]
+    return {**kwargs, "host_config": host_config}
 
 
 def _user_overridden(kwargs: Mapping[str, Any], environment: Mapping[str, str], facts: ImageFacts) -> bool:

@@ -13,7 +13,7 @@ from dockerspawner import DockerSpawner
 from traitlets import Bool, Unicode, default
 
 from overlayspawner.hub import bundles, failure, payload_zip, progress
-from overlayspawner.hub.compose import SPEC_LABEL, Plan, compose
+from overlayspawner.hub.compose import SPEC_LABEL, Plan, compose, find_home, with_home
 from overlayspawner.hub.delivery import HOME_LABEL, delete_home
 from overlayspawner.hub.engine import Engine, connect
 from overlayspawner.hub.image_facts import parse_env
@@ -75,6 +75,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     _overlay_watch: StartWatch | None = None
     _overlay_secrets: set[str]
     _overlay_home_template = ""
+    _overlay_kept_home = ""
 
     # -- the engine -------------------------------------------------------------------------------------
 
@@ -105,11 +106,12 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             The server can't start; the message is for the user.
         """
         self._overlay_settings = await self._overlay_read_settings()
+        self._overlay_home_template = await self._overlay_value("home_volume") or ""
+        self._overlay_plan = self._overlay_facts = self._overlay_info = None
+        self._overlay_kept_home = ""
         if self._overlay_settings is None:
             self._overlay_end()
             return await super().start(*args, **kwargs)
-        self._overlay_home_template = await self._overlay_value("home_volume") or ""
-        self._overlay_plan = self._overlay_facts = self._overlay_info = None
         self._overlay_secrets = {self.api_token} if self.api_token else set()
         self._overlay_begin()
         self._overlay_starting, self._overlay_pulling = True, False
@@ -183,6 +185,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     async def create_object(self) -> Any:
         """Create the container, with the overlay in it."""
         if self._overlay_settings is None:
+            self._overlay_kept_home = await self._overlay_find_kept_home()
             return await super().create_object()
         self._overlay_say(progress.CREATE, "Creating the container")
         return await self._overlay_create("create")
@@ -210,6 +213,11 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
                 future.set_result({self.object_id_key: ""})
                 return future
             return asyncio.ensure_future(self._overlay_create_container(plan))
+        if method == "create_container" and self._overlay_kept_home and self._overlay_facts is not None:
+            environment = parse_env(kwargs.get("environment"))
+            home, problem = find_home(kwargs, environment, self._overlay_facts, self._overlay_kept_home)
+            if not problem:
+                kwargs = with_home(kwargs, self._overlay_kept_home, home)
         result: asyncio.Future[Any] = super().docker(method, *args, **kwargs)
         return result
 
@@ -224,6 +232,21 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             self.log.warning("%s: [%s] %s", self._log_name, n["code"], n["message"])
             self._overlay_say(progress.CREATE, f"{n['message']} {n['hint']}".strip())
         return await super().docker("create_container", **plan.kwargs)
+
+    async def _overlay_find_kept_home(self) -> str:
+        """Return the home volume that an earlier start made: it stays when the overlay is switched off."""
+        if not self._overlay_home_template:
+            return ""
+        volume = self.format_volume_name(self._overlay_home_template, self)
+        engine = await self._overlay_connect()
+        try:
+            found = await engine.run(engine.client.inspect_volume, volume)
+        except docker.errors.NotFound:
+            return ""
+        if (found.get("Labels") or {}).get(HOME_LABEL) != self.escaped_name:
+            return ""
+        await self._overlay_image()
+        return str(volume)
 
     def _overlay_compose(self, kwargs: dict[str, Any]) -> Plan:
         assert self._overlay_settings is not None and self._overlay_facts is not None

@@ -102,6 +102,25 @@ def test_no_volume_is_told(hub: RunningHub) -> None:
     assert server.run_cell("import tinyleaf; print(1)").text == "1\n"
 
 
+def test_the_home_stays_when_the_overlay_is_switched_off(hub: RunningHub) -> None:
+    volume = f"{hub.prefix}-home-switched"
+    hub.start_server("switched").install("tinyleaf")
+    hub.stop_server("switched")
+    hub.configure("switched", overlay_enabled=False)
+    server = hub.start_server("switched")
+    assert mounts(hub, "switched") == {HOME: volume}
+    assert server.get("overlay/v1/status").status_code == 404
+    assert server.run_cell("import sys; print(sys.prefix)").text == "/opt/conda\n"
+    hub.stop_server("switched")
+    # who never had one does not get one
+    hub.configure("never", overlay_enabled=False)
+    hub.start_server("never")
+    assert mounts(hub, "never") == {}
+    hub.stop_server("never")
+    hub.configure("switched", overlay_enabled=True)
+    assert "tinyleaf" in hub.start_server("switched").packages()
+
+
 def test_our_volume_goes_with_the_user(hub: RunningHub) -> None:
     hub.start_server("gone")
     volume = f"{hub.prefix}-home-gone"
