@@ -214,9 +214,14 @@ class OverlaySpawnerMixin(HasTraits):
         if isinstance(values["max_size"], str):
             values["max_size"] = ByteSpecification().validate(None, values["max_size"])
         try:
-            return config.settings_from(values)
+            settings = config.settings_from(values)
         except OverlayError as e:
             raise config_failure(e.message, e.hint) from None
+        # A policy that silently does nothing would be worse than none.
+        for name in ("allow", "deny", "max_size"):
+            if values[name]:
+                self.log.warning("overlay_%s is set, but has no effect in this version yet.", name)
+        return settings
 
     # -- the start --------------------------------------------------------------------------------------
 
