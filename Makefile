@@ -36,7 +36,7 @@ test: lint env env-hub5 engine images proxy chromium ## everything: lint, and al
 
 .PHONY: test-quick
 test-quick: env ## the tests without an engine, a browser or the network (under a minute)
-	@$(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: env ## ruff and mypy

@@ -34,6 +34,8 @@ def _setting(trait: Any, help_text: str) -> Any:
 class OverlaySpawnerMixin(HasTraits):
     """The ``overlay_*`` settings, and what every engine does with them."""
 
+    log: Any  # the spawner's, from the class this is mixed into
+
     overlay_enabled = _setting(
         Bool(True),
         """

@@ -110,6 +110,9 @@ def test_the_user_s_own_python3_stays_reachable(open_overlay, home: Path) -> Non
     assert set(specs(open_overlay())) == {"python3", "python3-base"}
 
 
+slow = pytest.mark.slow  # each starts real kernels; one of them is in the quick subset too
+
+
 class Kernel:
     """A real kernel of an overlay's runtime dir, started as Jupyter Server starts it."""
 
@@ -171,6 +174,7 @@ def test_a_kernel_runs_in_the_overlay(open_overlay, home: Path) -> None:
     assert os.listdir(context.runtime + "/starting") == []
 
 
+@slow
 def test_pip_in_a_notebook_installs_into_the_overlay(open_overlay, home: Path, tmp_path: Path) -> None:
     from tests.support.wheels import make_wheel
 
@@ -201,6 +205,7 @@ BROKEN = {
 
 # In the user site these stop nothing on a base that is a venv, whose own packages come first; the container
 # tests have them in the user site of a base that is not.
+@slow
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_module_of_the_kernel_s_own(open_overlay, home: Path, what: str) -> None:
     context = open_overlay()
@@ -217,6 +222,7 @@ def test_a_broken_module_of_the_kernel_s_own(open_overlay, home: Path, what: str
     assert str(root / name).removesuffix("__init__.py") in found["kernel-rescued"]["message"]
 
 
+@slow
 def test_versions_that_do_not_fit_together(open_overlay, home: Path) -> None:
     context = open_overlay()
     old = Path(context.env.site_packages) / "comm"
@@ -233,6 +239,7 @@ def test_versions_that_do_not_fit_together(open_overlay, home: Path) -> None:
     assert "0.0.1 is older than" in notices(context)["kernel-rescued"]["message"]
 
 
+@slow
 @pytest.mark.parametrize(
     "code", ["import os; os._exit(3)", "import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 11)"]
 )
@@ -255,6 +262,7 @@ def test_a_pth_that_ends_every_python(open_overlay, home: Path, where: str, code
     assert str(root / "killer.pth") in found["message"]
 
 
+@slow
 def test_an_env_that_is_gone(open_overlay, home: Path) -> None:
     context = open_overlay()
     os.rename(context.env.path, context.env.path + ".away")
@@ -264,6 +272,7 @@ def test_an_env_that_is_gone(open_overlay, home: Path) -> None:
     assert "gone or damaged" in notices(context)["kernel-base"]["message"]
 
 
+@slow
 def test_a_kernel_without_an_overlay_is_rescued_too(open_overlay, home: Path) -> None:
     context = open_overlay(safe=True)
     assert set(specs(context)) == {"python3"}
@@ -276,6 +285,7 @@ def test_a_kernel_without_an_overlay_is_rescued_too(open_overlay, home: Path) ->
     assert "tornado.py" in notices(context)["kernel-rescued"]["message"]
 
 
+@slow
 def test_the_base_kernel(open_overlay, home: Path) -> None:
     context = open_overlay()
     with Kernel(context, home, name="python3-base") as kernel:
