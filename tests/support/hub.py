@@ -162,6 +162,7 @@ class RunningHub:
             self.stop()
         finally:
             RunningHub.alive.remove(self)
+            self._stop_proxy()
             if self._engine is not None:
                 self._engine.clean()
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -206,6 +207,16 @@ class RunningHub:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def _stop_proxy(self) -> None:
+        """End a proxy that a hub left behind: one that was killed, died, or found it running."""
+        try:
+            number = int((self.directory / "jupyterhub-proxy.pid").read_text().split()[0])
+            # process numbers are used again: only ours runs in our directory
+            if Path(f"/proc/{number}/cwd").readlink() == self.directory:
+                os.kill(number, signal.SIGTERM)
+        except (OSError, ValueError, IndexError):
+            pass
 
     @property
     def running(self) -> bool:
