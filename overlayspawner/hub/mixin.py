@@ -39,8 +39,8 @@ class OverlaySpawnerMixin(HasTraits):
     overlay_enabled = _setting(
         Bool(True),
         """
-        Whether servers get a package overlay. When it is false, this spawner does what its parent does and
-        nothing else: nothing is mounted, wrapped or set.
+        Whether servers get a package overlay. When it is false, this spawner does what its parent does:
+        nothing is wrapped or set, and nothing is mounted but a home volume that an earlier start made.
 
         Example, an overlay for one group only::
 
