@@ -195,7 +195,7 @@ def compose(
             out["entrypoint"] = wrapped.entrypoint
     spec = build_spec(settings, fields=fields, mounts=mounts, safe=safe, notices=notices)
     if not wrapped.notice:
-        out["environment"] = {**environment, SPEC_ENV: spec.to_json()}
+        out["environment"] = _with_variable(out.get("environment"), SPEC_ENV, spec.to_json())
     digest = spec_hash(spec, payload_id)
     out["labels"] = {**_labels(out.get("labels")), SPEC_LABEL: digest}
     return Plan(
@@ -241,6 +241,15 @@ def _user_overridden(kwargs: Mapping[str, Any], environment: Mapping[str, str], 
     if user not in (None, "") and str(user) != facts.user:
         return True
     return environment.get("NB_USER", facts.env.get("NB_USER")) != facts.env.get("NB_USER")
+
+
+def _with_variable(environment: object, name: str, value: str) -> dict[str, Any]:
+    """Add a variable; ``None``, and a name alone in a list, mean "unset" and stay so."""
+    variables: dict[str, Any] = dict(environment) if isinstance(environment, dict) else {}
+    for line in environment if isinstance(environment, (list, tuple)) else ():
+        key, given, rest = str(line).partition("=")
+        variables[key] = rest if given else None
+    return {**variables, name: value}
 
 
 def _words(command: object) -> list[str]:

@@ -92,8 +92,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         """Return the engine, which all spawners with the same connection settings share."""
         kwargs = self._overlay_client_kwargs()
         key = repr(sorted((k, str(v)) for k, v in kwargs.items() if k != "tls")) + repr(self.tls_config)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, connect, key, lambda: docker.APIClient(**kwargs))
+        return await connect(key, lambda: docker.APIClient(**kwargs))
 
     # -- the start --------------------------------------------------------------------------------------
 

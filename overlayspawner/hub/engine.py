@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -109,13 +109,38 @@ class Engine:
 
 
 _engines: dict[str, Engine] = {}
-_engines_lock = threading.Lock()
+_connecting: dict[str, Future[Engine]] = {}
+_lock = threading.Lock()
+# Not the loop's default executor: tornado looks names up there, and an engine that hangs would stop that.
+_connectors = ThreadPoolExecutor(2, thread_name_prefix="overlay-connect")
 
 
-def connect(key: str, make_client: Callable[[], Any]) -> Engine:
-    """Return the engine of this process that ``key`` stands for; the first call connects, and blocks."""
-    with _engines_lock:
+async def connect(key: str, make_client: Callable[[], Any]) -> Engine:
+    """Return the engine of this process that ``key`` stands for; the first call connects.
+
+    Raises
+    ------
+    docker.errors.DockerException, OSError
+        There is no answer. The next call tries again.
+    """
+    with _lock:
         engine = _engines.get(key)
-        if engine is None:
-            engine = _engines[key] = Engine(make_client)
-        return engine
+        if engine is not None:
+            return engine
+        future = _connecting.get(key)
+        if future is None:
+            future = _connecting[key] = _connectors.submit(_connect, key, make_client)
+    waiter = asyncio.wrap_future(future)
+    waiter.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may be left to look at it
+    # shielded: others may wait for the same connection when this start is cancelled
+    return await asyncio.shield(waiter)
+
+
+def _connect(key: str, make_client: Callable[[], Any]) -> Engine:
+    try:
+        engine = Engine(make_client)
+        with _lock:
+            return _engines.setdefault(key, engine)
+    finally:
+        with _lock:
+            _connecting.pop(key, None)

@@ -40,11 +40,12 @@ _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.|[\x00-\x08\x0b-\x1f\x7f]"
 )
 _URL_SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-_NAMED_SECRET = re.compile(
-    r"(?i)\b([\w-]*(?:token|password|passwd|secret|api[_-]?key|authorization)[\w-]*[\"']?\s*[=:]\s*[\"']?"
-    r"(?:(?:bearer|token|basic)\s+)?)([^\s\"'&,;]+)"
+# Linear: a name starts only where no name is under way, and is looked at by a function. What a container prints
+# must not be able to keep the hub busy.
+_NAMED = re.compile(
+    r"(?i)(?<![\w-])([\w-]+)([\"']?\s*[=:]\s*[\"']?(?:(?:bearer|token|basic)\s+)?)([^\s\"'&,;]+)"
 )
-_SECRET_NAME = re.compile(r"(?i)token|passw|secret|api_?key|credential")
+_SECRET_NAME = re.compile(r"(?i)token|passw|secret|api[_-]?key|credential|authorization")
 _HIDDEN = "[hidden]"
 
 
@@ -63,7 +64,11 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
     text = _URL_SECRET.sub(_HIDDEN, text)
-    return _NAMED_SECRET.sub(rf"\1{_HIDDEN}", text)
+    return _NAMED.sub(_hide, text)
+
+
+def _hide(match: re.Match[str]) -> str:
+    return match[1] + match[2] + _HIDDEN if _SECRET_NAME.search(match[1]) else match[0]
 
 
 def clean(text: str) -> str:

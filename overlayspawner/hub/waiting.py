@@ -12,7 +12,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 if TYPE_CHECKING:
     import ssl
@@ -24,16 +25,18 @@ _FIRST, _LONGEST, _GROWTH = 0.05, 0.25, 1.15
 _REQUEST_TIMEOUT = 2.0
 
 _under_way: set[asyncio.Future[bool]] = set()  # asyncio itself does not hold on to its tasks
-_client: tuple[asyncio.AbstractEventLoop, AsyncHTTPClient] | None = None
+_client: tuple[asyncio.AbstractEventLoop, SimpleAsyncHTTPClient] | None = None
 
 
-def _http_client() -> AsyncHTTPClient:
+def _http_client() -> SimpleAsyncHTTPClient:
     # An instance of our own: the shared one has ten connections for the whole hub, and answers of users'
     # servers are to be bounded. Requests beyond max_clients queue up, which is the cap over all spawns.
+    # The simple client by name: where pycurl is installed, JupyterHub makes Curl the default, which has no
+    # such bounds and takes no SSL context.
     global _client
     loop = asyncio.get_running_loop()
     if _client is None or _client[0] is not loop:
-        http = AsyncHTTPClient(
+        http = SimpleAsyncHTTPClient(
             force_instance=True,
             defaults={"user_agent": "overlayspawner"},
             max_clients=MAX_PROBES,

@@ -161,6 +161,14 @@ def test_labels_and_environment_may_be_lists() -> None:
     assert made.kwargs["environment"]["B"] == "2=3"
 
 
+def test_variables_that_are_taken_away_stay_away() -> None:
+    """docker-py: ``None``, or a name without a value, takes a variable of the image away."""
+    for environment in ({"JUPYTER_PORT": None, "A": "b"}, ["JUPYTER_PORT", "A=b"]):
+        made = plan({"environment": environment}).kwargs["environment"]
+        assert made.pop("OVERLAYSPAWNER_SPEC").startswith("{")
+        assert made == {"JUPYTER_PORT": None, "A": "b"}
+
+
 def test_binds_are_read_whatever_their_form() -> None:
     binds = ["/host/a:/x", "/host:with:/y:ro,z", "/anonymous"]
     assert mounts_of({"Binds": binds}) == [

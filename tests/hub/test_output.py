@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,3 +94,30 @@ def test_secrets_come_from_names_and_urls_of_the_environment() -> None:
 def test_control_characters_do_not_reach_a_page() -> None:
     assert clean("a\x1b[2Jb\x1b]0;title\x07c\x00d\re\r\nf") == "abcd\ne\nf"
     assert redact("x=1") == "x=1"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("JPY_API_TOKEN=abc", "JPY_API_TOKEN=[hidden]"),
+        ("Authorization: token xyz9", "Authorization: token [hidden]"),
+        ("my-secret-key: bearer q", "my-secret-key: bearer [hidden]"),
+        ('"password" : "p"', '"password" : "[hidden]"'),
+        ("/lab?token=abc&x=1", "/lab?token=[hidden]&x=1"),
+        ("x=1 y: 2", "x=1 y: 2"),
+    ],
+)
+def test_what_is_named_like_a_secret(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+# A pattern that backtracks takes days for these; a container could stop the hub with them.
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "piece",
+    ["-token", "token", "a-", "token ", "token:", "token= ", "://", "a://b", "\x1b[", "\x1b]", "bearer "],
+)
+def test_no_output_keeps_the_hub_busy(piece: str) -> None:
+    text = piece * (TAIL_BYTES // len(piece))
+    for worst in (text, "token:" + text, "token" + " " * TAIL_BYTES, "token: bearer" + " " * TAIL_BYTES):
+        redact(clean(worst))

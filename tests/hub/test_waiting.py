@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from jupyterhub.utils import make_ssl_context
+from tornado.httpclient import AsyncHTTPClient
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from overlayspawner.hub import waiting
 from overlayspawner.hub.waiting import answers, wait_until_up
@@ -62,6 +64,21 @@ async def test_anything_but_a_server_error_is_an_answer(serve: Serve, status: st
 @pytest.mark.parametrize("text", [answer("500 Oops"), answer("503 Busy"), b"", b"no http at all\r\n\r\n"])
 async def test_no_answer(serve: Serve, text: bytes) -> None:
     assert not await answers(await serve(text))
+
+
+async def test_another_default_client_does_not_matter(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pycurl is installed, JupyterHub makes tornado's Curl client the default."""
+
+    class Curl(SimpleAsyncHTTPClient):
+        def initialize(self, max_clients: int = 10, defaults: object = None) -> None:  # type: ignore[override]
+            """As Curl's: no bounds."""
+
+    monkeypatch.setattr(waiting, "_client", None)
+    AsyncHTTPClient.configure(Curl)
+    try:
+        assert await waiting.answers(await serve(answer("200 OK")))
+    finally:
+        AsyncHTTPClient.configure(None)
 
 
 async def test_nobody_listens() -> None:
