@@ -40,8 +40,8 @@ _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.|[\x00-\x08\x0b-\x1f\x7f]"
 )
 _URL_SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-# Linear: a name starts only where no name is under way, and is looked at by a function. What a container prints
-# must not be able to keep the hub busy.
+# Linear: a name starts only where no name is under way, and is looked at by a function. What a container
+# prints must not be able to keep the hub busy.
 _NAMED = re.compile(
     r"(?i)(?<![\w-])([\w-]+)([\"']?\s*[=:]\s*[\"']?(?:(?:bearer|token|basic)\s+)?)([^\s\"'&,;]+)"
 )
