@@ -130,6 +130,7 @@ def compose(
     bundles: list[Bundle],
     payload_id: str,
     home_volume: str = "",
+    home_refused: dict[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
     safe: bool = False,
 ) -> Plan:
@@ -149,6 +150,8 @@ def compose(
         The payload's.
     home_volume:
         Name of the home volume, or ``""`` for none.
+    home_refused:
+        A notice that says why this volume may not be mounted, should it be wanted.
     fields:
         What ``overlay_path`` may name.
     safe:
@@ -171,6 +174,9 @@ def compose(
                 "Ask your administrator to set HOME in the server's environment.",
             )
         )
+    if home_refused is not None and home_volume and not problem:
+        notices.append(home_refused)
+        problem = home_refused["message"]
     if home_volume and not problem:
         out = with_home(out, home_volume, home)
     host_config = dict(out.get("host_config") or {})

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 PAYLOAD_LABEL = "overlayspawner.payload"
 UV_LABEL = "overlayspawner.uv"
-HOME_LABEL = "overlayspawner.home"
 
 NO_COPY = "nocopy"
 """Option of a mount: the engine must not put into an empty volume what the image has at that place. Images
@@ -210,35 +209,6 @@ def remove_old(client: Any, bundle: Bundle) -> list[str]:
     if removed:
         log.info("Removed volumes of other versions: %s", ", ".join(removed))
     return removed
-
-
-def delete_home(client: Any, volume: str, username: str, container: str) -> bool:
-    """Delete a user's home volume; return whether there was one to delete.
-
-    Only a volume that this spawner made for this user is deleted. A stopped container that is left of the
-    user's server holds it, and goes with it.
-
-    Raises
-    ------
-    docker.errors.APIError
-        The engine refuses, for example because the volume is in use.
-    """
-    try:
-        labels = client.inspect_volume(volume).get("Labels") or {}
-    except NotFound:
-        return False
-    if labels.get(HOME_LABEL) != username:
-        log.info("The volume %s was not made by us: it stays.", volume)
-        return False
-    try:
-        found = client.inspect_container(container)
-        mounted = {mount.get("Name") for mount in found.get("Mounts") or []}
-        if volume in mounted and not found["State"]["Running"]:
-            client.remove_container(found["Id"], v=True)
-    except NotFound:
-        pass
-    client.remove_volume(volume)
-    return True
 
 
 def _holder(client: Any, name: str) -> str:

@@ -12,14 +12,13 @@ from docker.utils import kwargs_from_env
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Unicode, default
 
-from overlayspawner.hub import bundles, failure, payload_zip, progress
+from overlayspawner.hub import bundles, failure, homes, payload_zip, progress
 from overlayspawner.hub.compose import SPEC_LABEL, Plan, compose, find_home, with_home
-from overlayspawner.hub.delivery import HOME_LABEL, delete_home
 from overlayspawner.hub.engine import Engine, connect
-from overlayspawner.hub.image_facts import parse_env
+from overlayspawner.hub.image_facts import facts_from_config, parse_env
 from overlayspawner.hub.mixin import OverlaySpawnerMixin, _setting
 from overlayspawner.hub.output import redact, secrets_of
-from overlayspawner.hub.pull import megabytes
+from overlayspawner.hub.pull import credentials, megabytes
 from overlayspawner.hub.resume import reason_to_keep
 from overlayspawner.hub.watch import ENGINE_ERRORS, StartWatch
 from overlayspawner.payload.contract import CODES, OverlayError
@@ -31,6 +30,15 @@ if TYPE_CHECKING:
 
 
 _REMOVAL_POLLS = 100  # five seconds
+_DELIVERY_PATIENCE = 20.0  # seconds: a fill takes one or two, unless a killed hub left one behind
+
+_fills: set[asyncio.Future[bool]] = set()  # asyncio itself does not hold on to its tasks
+
+
+def _fill_ended(fill: asyncio.Future[bool]) -> None:
+    _fills.discard(fill)
+    if not fill.cancelled():
+        fill.exception()  # nobody may be left to look at it
 
 
 class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[misc]
@@ -45,6 +53,9 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         It acts only where you mount nothing at, under or above the home, where the name is not used for
         another mount, where the container's user is not overridden (``user``, ``NB_USER``), and where the
         image's Python does not lie under the home. A new volume gets the content that the image has there.
+
+        A volume belongs to the user of one hub, told by ``name_template``: another hub on the same engine
+        does not mount it, and needs another ``home_volume`` or ``prefix``.
 
         Fields: those of ``volumes``, for example ``{username}``, ``{servername}``, ``{prefix}``.
         """,
@@ -76,6 +87,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     _overlay_secrets: set[str]
     _overlay_home_template = ""
     _overlay_kept_home = ""
+    _overlay_home_refused: dict[str, str] | None = None
 
     # -- the engine -------------------------------------------------------------------------------------
 
@@ -108,6 +120,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         self._overlay_home_template = await self._overlay_value("home_volume") or ""
         self._overlay_plan = self._overlay_facts = self._overlay_info = None
         self._overlay_kept_home = ""
+        self._overlay_home_refused = None
         if self._overlay_settings is None:
             self._overlay_end()
             return await super().start(*args, **kwargs)
@@ -160,7 +173,9 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
                     raise
         self.log.info("pulling image %s", image)
         self._overlay_say(progress.PULL_FROM, f"Pulling the image {image}")
-        pulled, future = engine.pulls.start(engine.client, image)
+        # logins are made on DockerSpawner's own client (``self.docker("login", ...)``)
+        auth = await engine.run(lambda: credentials(self.client, image))
+        pulled, future = engine.pulls.start(engine.client, image, auth)
         span = progress.PULL_TO - progress.PULL_FROM
         while not future.done():
             # asyncio.wait, not await: another user may wait for the same pull when this start is cancelled
@@ -193,6 +208,12 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         """Have DockerSpawner create the container (``create``), or only say how it would (``plan``)."""
         facts = await self._overlay_image()
         self._overlay_bundles = await self._overlay_deliver(facts)
+        if self._overlay_home_template:
+            engine = await self._overlay_connect()
+            volume = self.format_volume_name(self._overlay_home_template, self)
+            self._overlay_home_refused = await engine.run(
+                homes.look, engine.client, volume, homes.labels_of(self)
+            )
         self._overlay_composing = how
         try:
             return await super().create_object()
@@ -211,7 +232,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
                 future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
                 future.set_result({self.object_id_key: ""})
                 return future
-            return asyncio.ensure_future(self._overlay_create_container(plan))
+            return asyncio.ensure_future(self._overlay_create_container(plan, kwargs))
         if method == "create_container" and self._overlay_kept_home and self._overlay_facts is not None:
             environment = parse_env(kwargs.get("environment"))
             home, problem = find_home(kwargs, environment, self._overlay_facts, self._overlay_kept_home)
@@ -220,12 +241,15 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         result: asyncio.Future[Any] = super().docker(method, *args, **kwargs)
         return result
 
-    async def _overlay_create_container(self, plan: Plan) -> Any:
+    async def _overlay_create_container(self, plan: Plan, kwargs: dict[str, Any]) -> Any:
         if plan.home_volume:
             engine = await self._overlay_connect()
-            labels = {HOME_LABEL: self.escaped_name}
-            await engine.run(engine.client.create_volume, plan.home_volume, labels=labels)
-        elif plan.home_problem:
+            self._overlay_home_refused = await engine.run(
+                homes.make, engine.client, plan.home_volume, homes.labels_of(self)
+            )
+            if self._overlay_home_refused is not None:
+                plan = self._overlay_plan = self._overlay_compose(kwargs)
+        if plan.home_problem:
             self.log.info("%s: no home volume, because %s", self._log_name, plan.home_problem)
         for n in plan.notices:
             self.log.warning("%s: [%s] %s", self._log_name, n["code"], n["message"])
@@ -237,14 +261,14 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         if not self._overlay_home_template:
             return ""
         volume = self.format_volume_name(self._overlay_home_template, self)
-        engine = await self._overlay_connect()
         try:
-            found = await engine.run(engine.client.inspect_volume, volume)
-        except docker.errors.NotFound:
+            engine = await self._overlay_connect()
+            if not await engine.run(homes.made_by_us, engine.client, volume, homes.labels_of(self)):
+                return ""
+            await self._overlay_image()
+        except ENGINE_ERRORS as e:
+            self.log.warning("%s: can't look for the home volume %s: %s", self._log_name, volume, e)
             return ""
-        if (found.get("Labels") or {}).get(HOME_LABEL) != self.escaped_name:
-            return ""
-        await self._overlay_image()
         return str(volume)
 
     def _overlay_compose(self, kwargs: dict[str, Any]) -> Plan:
@@ -258,6 +282,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
                 bundles=self._overlay_bundles,
                 payload_id=payload_zip.build().id,
                 home_volume=volume,
+                home_refused=self._overlay_home_refused,
                 fields={"username": self.escaped_name, "servername": self.escape(self.name.lower())},
             )
         except OverlayError as e:
@@ -266,7 +291,14 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     async def _overlay_image(self) -> ImageFacts:
         if self._overlay_facts is None:
             engine = await self._overlay_connect()
-            self._overlay_facts = await engine.facts(self.image, self._overlay_info)
+            info = self._overlay_info
+            if info is None:
+                info = dict(await engine.run(engine.client.inspect_image, self.image))
+            try:
+                self._overlay_facts = await engine.facts(self.image, info)
+            except ENGINE_ERRORS as e:
+                self.log.warning("%s: can't look into the image %s: %s", self._log_name, self.image, e)
+                self._overlay_facts = facts_from_config(info)
         return self._overlay_facts
 
     async def _overlay_deliver(self, facts: ImageFacts) -> list[Bundle]:
@@ -276,15 +308,26 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         if uv is not None and uv.fits(facts):
             wanted.append(uv.bundle())
         engine = await self._overlay_connect()
-        results = await asyncio.gather(*(engine.ensure(b, facts.id) for b in wanted), return_exceptions=True)
+        fills = [asyncio.ensure_future(engine.ensure(b, facts.id)) for b in wanted]
+        for fill in fills:
+            _fills.add(fill)
+            fill.add_done_callback(_fill_ended)
+        # asyncio.wait ends no fill: the next start has what this one can't wait for
+        await asyncio.wait(fills, timeout=min(_DELIVERY_PATIENCE, self.start_timeout / 3))
         delivered = []
-        for bundle, result in zip(wanted, results):
-            if isinstance(result, BaseException):
-                if not isinstance(result, ENGINE_ERRORS):
-                    raise result
-                self.log.error("Filling the volume %s failed: %s", bundle.volume, result)
-            else:
+        for bundle, fill in zip(wanted, fills):
+            if not fill.done():
+                without = f"The volume {bundle.volume} is still being filled: starting without it"
+                self.log.warning("%s: %s", self._log_name, without)
+                self._overlay_say(progress.CREATE, without)
+                continue
+            error = fill.exception()
+            if error is None:
                 delivered.append(bundle)
+            elif isinstance(error, ENGINE_ERRORS):
+                self.log.error("Filling the volume %s failed: %s", bundle.volume, error)
+            else:
+                raise error
         return delivered
 
     # -- containers that are kept -----------------------------------------------------------------------
@@ -427,8 +470,12 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     # -- the rest ---------------------------------------------------------------------------------------
 
     async def get_url(self) -> str:
-        """Return where the server is: a hub that was restarted in mid-start does not know."""
-        if not await self._overlay_value("overlay_enabled"):
+        """Return where the server is: a hub that was restarted in mid-start does not know.
+
+        Once ``start()`` has returned, JupyterHub knows, and the configuration may have changed since.
+        """
+        known = self.server is not None and self.server.ip
+        if known or not await self._overlay_value("overlay_enabled"):
             url: str = await super().get_url()
             return url
         try:
@@ -453,7 +500,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         engine = await self._overlay_connect()
         try:
             removed = await engine.run(
-                delete_home, engine.client, volume, self.escaped_name, self.object_name
+                homes.delete, engine.client, volume, homes.labels_of(self), self.object_name
             )
         except ENGINE_ERRORS as e:
             self.log.error("%s: the home volume %s can't be deleted: %s", self._log_name, volume, e)

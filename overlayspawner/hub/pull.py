@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
+from docker import auth
 from docker.errors import APIError, ImageNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 def split_image(image: str) -> tuple[str, str]:
@@ -62,8 +65,31 @@ class PullProgress:
             return sum(d for d, _ in self._layers.values()), sum(t for _, t in self._layers.values())
 
 
-def pull(client: Any, image: str, progress: PullProgress) -> None:
+def credentials(client: Any, image: str) -> dict[str, Any] | None:
+    """Return what a client would show to an image's registry, ``None`` for nothing. May run a helper program.
+
+    Raises
+    ------
+    docker.errors.DockerException
+        The image's name or the client's configuration can't be read.
+    """
+    registry, _name = auth.resolve_repository_name(split_image(image)[0])
+    known = getattr(client, "_auth_configs", None)  # docker-py has no public way to ask for it
+    if not known:
+        return None
+    found = auth.resolve_authconfig(known, registry, credstore_env=client.credstore_env)
+    return dict(found) if found else None
+
+
+def pull(
+    client: Any, image: str, progress: PullProgress, auth_config: Mapping[str, Any] | None = None
+) -> None:
     """Pull an image; blocks until it is there.
+
+    Parameters
+    ----------
+    auth_config:
+        Credentials; with ``None`` the client looks for its own.
 
     Raises
     ------
@@ -71,7 +97,7 @@ def pull(client: Any, image: str, progress: PullProgress) -> None:
         The registry has no such image, or refuses.
     """
     repository, tag = split_image(image)
-    for event in client.pull(repository, tag, stream=True, decode=True):
+    for event in client.pull(repository, tag, stream=True, decode=True, auth_config=auth_config):
         progress.take(event)
 
 
@@ -86,16 +112,23 @@ class Pulls:
 
     def __init__(self, run: Callable[..., Any]) -> None:
         self._run = run
-        self._under_way: dict[str, tuple[PullProgress, Any]] = {}
+        self._under_way: dict[tuple[str, str], tuple[PullProgress, Any]] = {}
 
-    def start(self, client: Any, image: str) -> tuple[PullProgress, Any]:
-        """Return progress and future of the pull of an image: the one under way, or a new one."""
-        found = self._under_way.get(image)
+    def start(
+        self, client: Any, image: str, auth_config: Mapping[str, Any] | None = None
+    ) -> tuple[PullProgress, Any]:
+        """Return progress and future of the pull of an image: the one under way, or a new one.
+
+        Pulls with other credentials are other pulls: one may be refused, the other not.
+        """
+        shown = json.dumps(auth_config, sort_keys=True, default=str).encode()
+        key = (image, hashlib.sha256(shown).hexdigest())
+        found = self._under_way.get(key)
         if found is None or found[1].done():
             progress = PullProgress()
-            future = self._run(pull, client, image, progress)
-            self._under_way[image] = found = (progress, future)
-            future.add_done_callback(lambda _f: self._under_way.pop(image, None))
+            future = self._run(pull, client, image, progress, auth_config)
+            self._under_way[key] = found = (progress, future)
+            future.add_done_callback(lambda _f: self._under_way.pop(key, None))
         return found
 
 

@@ -60,7 +60,10 @@ def reason_to_keep(obj: Mapping[str, Any], plan: Plan, diff: Iterable[Mapping[st
         ours = str(mount.get("Destination", "")).rstrip("/") in (PAYLOAD_DIR, UV_DIR)
         if mount.get("Type") == "volume" and mount.get("Name") not in named and not ours:
             return f"there is an anonymous volume at {mount.get('Destination')}"
-    ignored = (*_TRANSIENT, *(m.path.rstrip("/") for m in plan.mounts))
+    # What a new container mounts for the first time would hide what the old one has there.
+    covered = {m.path.rstrip("/") for m in mounts_of(host_config)}
+    covered |= {str(mount.get("Destination", "")).rstrip("/") for mount in obj.get("Mounts") or []}
+    ignored = (*_TRANSIENT, *(m.path.rstrip("/") for m in plan.mounts if m.path.rstrip("/") in covered))
     for path in _leaves(str(entry.get("Path", "")) for entry in diff or ()):
         if "/__pycache__" in path or any(path == i or path.startswith(i + "/") for i in ignored):
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -10,10 +12,12 @@ from typing import Any
 import docker
 import pytest
 import requests
+from docker.errors import APIError, NotFound
 
 from tests.support.hub import RunningHub, SpawnFailed, in_parallel
 from tests.support.images import image
 from tests.support.registry import SlowRegistry
+from tests.support.spawner import bare_spawner
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -70,6 +74,25 @@ def test_a_pull_is_shown_in_bytes_and_shared(hub: RunningHub) -> None:
             "no-such-program" in events[-1]["message"]
         )  # and then it can't start, for which it has no shell
         assert any("no /bin/sh" in e["message"] for e in events)
+
+
+async def test_a_login_of_the_spawner_s_own_client_is_used() -> None:
+    """As a hook before the spawn makes it; another user without it gets no part of that pull."""
+    with SlowRegistry(login="someone:a-password") as registry:
+        name = f"{registry.name}:latest"
+        known, unknown = (bare_spawner(user, image=name) for user in ("known", "unknown"))
+        host = registry.name.partition("/")[0]
+        await known.docker("login", username="someone", password="a-password", registry=host)
+        try:
+            found, refused = await asyncio.gather(
+                known._overlay_pull(name), unknown._overlay_pull(name), return_exceptions=True
+            )
+            assert isinstance(found, dict), found
+            assert isinstance(refused, APIError), refused
+            assert "a-password" not in str(refused)
+        finally:
+            with contextlib.suppress(NotFound):
+                docker.from_env().images.remove(name, force=True)
 
 
 def test_an_image_that_does_not_exist_is_the_user_s_mistake_when_the_user_chose_it(hub: RunningHub) -> None:

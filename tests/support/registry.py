@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -25,10 +26,13 @@ class SlowRegistry:
         Bytes of the image's one layer.
     seconds:
         How long its download takes.
+    login:
+        ``user:password`` that is asked for; by default anyone may pull.
     """
 
-    def __init__(self, size: int = 8_000_000, seconds: float = 3.0) -> None:
+    def __init__(self, size: int = 8_000_000, seconds: float = 3.0, login: str = "") -> None:
         self.seconds = seconds
+        self.authorization = "Basic " + base64.b64encode(login.encode()).decode() if login else ""
         raw = io.BytesIO()
         with tarfile.open(fileobj=raw, mode="w") as archive:
             entry = tarfile.TarInfo("random")
@@ -93,6 +97,9 @@ def _handler(registry: SlowRegistry) -> type[BaseHTTPRequestHandler]:
         def do_GET(self, head: bool = False) -> None:
             registry.requests.append(self.path)
             last = self.path.rpartition("/")[2]
+            if registry.authorization and self.headers.get("Authorization") != registry.authorization:
+                self._send(b"{}", "application/json", head, 401)
+                return
             if self.path == "/v2/":
                 self._send(b"{}", "application/json", head)
             elif "/manifests/" in self.path and last in ("latest", digest(registry.manifest)):
@@ -105,6 +112,8 @@ def _handler(registry: SlowRegistry) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, data: bytes, kind: str, head: bool, status: int = 200) -> None:
             self.send_response(status)
+            if status == 401:
+                self.send_header("WWW-Authenticate", 'Basic realm="registry"')
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("Docker-Content-Digest", digest(data))
