@@ -85,7 +85,7 @@ _ovl_start() {
         _ovl_plain no-python "No Python of a Jupyter server was found in this image."
         return 0
     fi
-    # Nothing but shell assignments is evaluated, and only behind the line that our own program prints.
+    # Only shell assignments are evaluated, and only between the two lines that our own program prints.
     # Not `python overlay.pyz start`: runpy alone would cost a quarter of the whole. A damaged zip must not
     # end in a pip-installed overlayspawner of the image.
     _ovl_out=$("$_ovl_python" -I -c 'import sys
@@ -96,8 +96,11 @@ from overlayspawner.payload.bootstrap import main
 main(sys.argv[2:])' "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" start) || _ovl_out=
     case $_ovl_out in
     *'# overlayspawner 1
-'*) eval "${_ovl_out#*'# overlayspawner 1
-'}" ;;
+'*'# overlayspawner end'*)
+        _ovl_out=${_ovl_out#*'# overlayspawner 1
+'}
+        eval "${_ovl_out%%'# overlayspawner end'*}"
+        ;;
     *) _ovl_plain bootstrap-failed "Preparing the overlay failed." ;;
     esac
 }

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 HEADER = "# overlayspawner 1\n"
-"""First line of what ``start`` prints; the launcher evaluates nothing that does not follow it."""
+FOOTER = "# overlayspawner end\n"
+"""First and last line of what ``start`` prints; the launcher evaluates only what is between them: an image's
+own start-up code (tracers, coverage) may print before and after."""
 
 RESTORE_ENV = "OVERLAYSPAWNER_RESTORE"
 """JSON of the variables to put back, where there is no runtime dir yet to keep it in (root start)."""
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
         # The server starts whatever happens; the log gets one line that says why there is no overlay.
         _say("bootstrap-failed", f"{type(e).__name__}: {e}. Starting without the overlay.")
         lines = [f"unset {SPEC_ENV} {SPEC_FILE_ENV}"]
-    sys.stdout.write(HEADER + "".join(line + "\n" for line in lines))
+    sys.stdout.write(HEADER + "".join(line + "\n" for line in lines) + FOOTER)
     sys.stdout.flush()
     return 0
 
@@ -222,6 +224,8 @@ def open_context(
     OverlayError
         ``no-runtime-dir``.
     """
+    deferred = _deferred_values(environ)
+    environ = _without(environ, deferred)
     base = base or probe()
     home = find_home(environ)
     directory = runtime_dir or runtime.make_dir(environ, home)
@@ -253,13 +257,34 @@ def open_context(
         for k in variables
         if k in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH", "PYTHONNOUSERSITE")
     }
-    deferred = environ.get(RESTORE_ENV)
-    if deferred:
-        import json
-
-        context.restore_env.update(json.loads(deferred))
+    context.restore_env.update(deferred)
     files.write_atomic(os.path.join(directory, SERVER_JSON), context.to_json(), 0o600, sync=False)
     return context
+
+
+def _deferred_values(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the image's own values of the variables that a start as root has changed."""
+    text = environ.get(RESTORE_ENV)
+    if not text:
+        return {}
+    import json
+
+    try:
+        values = json.loads(text)
+        return {str(k): v if v is None else str(v) for k, v in values.items()}
+    except (ValueError, AttributeError):
+        return {}
+
+
+def _without(environ: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
+    """Return an environment as it was before we changed those variables."""
+    out = dict(environ)
+    for name, value in values.items():
+        if value is None:
+            out.pop(name, None)
+        else:
+            out[name] = value
+    return out
 
 
 def _payload() -> str:

@@ -145,8 +145,10 @@ def write(context: Context, user: dict[str, Any] | None, environ: Mapping[str, s
             )
         ]
     if context.env is None:
-        # Without an overlay the kernel is the image's, but what is in ~/.local can stop it just as well.
-        _write(kernels, NATIVE, {**image, "argv": ours}, resources)
+        # Without an overlay the kernel is the image's, but what is in ~/.local can stop it just as well. A
+        # user's own python3 comes before the image's then, as it does without us.
+        if user is None:
+            _write(kernels, NATIVE, {**image, "argv": ours}, resources)
         return []
     if context.spec.kernel != "replace":
         _write(kernels, ADDED, {**image, "argv": ours, "display_name": "Python 3 (overlay)"}, resources)
@@ -162,9 +164,12 @@ def write(context: Context, user: dict[str, Any] | None, environ: Mapping[str, s
     return []
 
 
-def _write(kernels: str, name: str, spec: Mapping[str, object], resources: str) -> None:
+def _write(kernels: str, name: str, spec: Mapping[str, Any], resources: str) -> None:
     import json
 
+    if resources:
+        # what a command names there may be a program of any size, in a folder of any depth
+        spec = {**spec, "argv": [word.replace("{resource_dir}", resources) for word in spec["argv"]]}
     directory = os.path.join(kernels, name)
     os.makedirs(directory, 0o700, exist_ok=True)
     files.write_atomic(os.path.join(directory, "kernel.json"), json.dumps(spec, indent=1) + "\n", sync=False)
@@ -173,7 +178,10 @@ def _write(kernels: str, name: str, spec: Mapping[str, object], resources: str) 
 
 
 def _copy_resources(source: str, target: str) -> None:
-    """Copy logos and scripts. Copies, because tornado 6.5.9 serves no link that leads out of its folder."""
+    """Copy logos and what else a page asks for.
+
+    Copies, because tornado 6.5.9 serves no link that leads out of its folder.
+    """
     try:
         entries = list(os.scandir(source))
     except OSError:

@@ -11,6 +11,7 @@ Laid out as::
     jupyter/         JUPYTER_RUNTIME_DIR
     starting/        marks of kernels that have not said "ready" yet
     notices/         what kernels found out
+    in-use           locked while the server runs
 
 Never in the user's storage. On the start path.
 """
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from overlayspawner.payload.context import Context
 
 PREFIX = "overlayspawner-"
+LOCK = "in-use"
+"""File in a runtime dir that its server holds a lock on."""
 # Commands that must go on acting on the base, or that the overlay has its own of.
 _NO_WRAPPER = ("jupyter", "pip", "conda", "mamba", "python", "activate", "deactivate", "overlay", "uv")
 
@@ -229,11 +232,35 @@ def _runs_on(script: str, interpreter: str) -> bool:
     return bool(words) and os.path.realpath(os.fsdecode(words[0])) == interpreter
 
 
+def hold(directory: str) -> int | None:
+    """Mark a runtime dir as in use for the life of this process; return what has to stay open.
+
+    A lock rather than a process id: those mean nothing across containers that share a folder.
+    """
+    import fcntl
+
+    try:
+        fd = os.open(
+            os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
 def sweep(keep: str) -> int:
     """Delete runtime dirs of ours, in the parent of ``keep``, whose server is gone; return how many.
 
-    A container that is kept between starts (``remove = False``) would otherwise gather them.
+    A container that is kept between starts (``remove = False``) would otherwise gather them. Where locks do
+    not work nothing is deleted.
     """
+    import fcntl
+
     parent = os.path.dirname(keep)
     count = 0
     for name in os.listdir(parent):
@@ -241,16 +268,20 @@ def sweep(keep: str) -> int:
         if path == keep or not name.startswith(PREFIX):
             continue
         try:
-            info = os.lstat(path)
-            with open(os.path.join(path, "pid"), encoding="ascii") as f:
-                pid = int(f.read())
-        except (OSError, ValueError):
+            if os.path.islink(path) or os.lstat(path).st_uid != os.geteuid():
+                continue
+            fd = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
             continue  # another one's, or being made
-        if info.st_uid != os.geteuid() or not os.path.isdir(path) or os.path.islink(path):
-            continue
-        if not os.path.exists(f"/proc/{pid}") or pid == os.getpid():
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # its server lives
+        else:
             files.remove_tree(path)
             count += 1
+        finally:
+            os.close(fd)
     return count
 
 

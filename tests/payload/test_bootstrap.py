@@ -327,16 +327,34 @@ def test_a_spec_that_no_variable_can_hold() -> None:
     assert e.value.code == "bad-spec"
 
 
-def test_old_runtime_dirs_are_swept(tmp_path: Path) -> None:
+def test_only_runtime_dirs_without_a_server_are_swept(tmp_path: Path) -> None:
+    """Whatever process ids say: two containers may share a folder for temporary files."""
     keep, gone, alive, foreign = (
         tmp_path / (runtime.PREFIX + n) for n in ("keep", "gone", "alive", "foreign")
     )
     for path in (keep, gone, alive, foreign):
         path.mkdir()
-    (gone / "pid").write_text("999999999")
-    (alive / "pid").write_text(str(os.getppid()))
-    assert runtime.sweep(str(keep)) == 1
+    os.close(runtime.hold(str(gone)))
+    held = runtime.hold(str(alive))
+    code = f"from overlayspawner.payload import runtime; print(runtime.sweep({str(keep)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in (keep, alive, foreign))
+    os.close(held)
+    assert runtime.sweep(str(keep)) == 1
+    assert not alive.exists()
+
+
+def test_after_a_start_as_root_kernels_see_the_user_site(open_overlay) -> None:
+    """What the root start changed for the server is not the image's."""
+    changed = {"PYTHONNOUSERSITE": "1", "JUPYTER_CONFIG_PATH": "/ours:/image"}
+    restore = json.dumps({"PYTHONNOUSERSITE": None, "JUPYTER_CONFIG_PATH": "/image"})
+    context = open_overlay({**changed, "OVERLAYSPAWNER_RESTORE": restore})
+    script = (Path(context.runtime) / "kernel.sh").read_text()
+    assert "unset PYTHONNOUSERSITE" in script
+    assert "export PYTHONNOUSERSITE" not in script
+    assert context.restore_env["PYTHONNOUSERSITE"] is None
+    assert context.restore_env["JUPYTER_CONFIG_PATH"] == "/image"
 
 
 def test_wrappers_for_the_image_s_own_commands(open_overlay) -> None:

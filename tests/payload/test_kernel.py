@@ -110,6 +110,29 @@ def test_the_user_s_own_python3_stays_reachable(open_overlay, home: Path) -> Non
     assert set(specs(open_overlay())) == {"python3", "python3-base"}
 
 
+def test_without_an_overlay_the_user_s_own_python3_comes_first(open_overlay, home: Path) -> None:
+    directory = home / ".local/share/jupyter/kernels/python3"
+    directory.mkdir(parents=True)
+    (directory / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/sh", "-c", "x"], "display_name": "Mine"})
+    )
+    assert specs(open_overlay(safe=True)) == {}
+    assert set(specs(open_overlay(kernel="add"))) == {"python3-overlay"}
+
+
+def test_a_command_in_the_kernel_s_own_folder(open_overlay, tmp_path: Path) -> None:
+    spec = {
+        "argv": ["{resource_dir}/wrap.sh", "python", *TAIL],
+        "display_name": "Wrapped",
+        "language": "python",
+    }
+    root = image_spec(tmp_path / "image", spec)
+    made = specs(open_overlay({"JUPYTER_PATH": root}))
+    wrapper = f"{root}/kernels/python3/wrap.sh"
+    assert made["python3"]["argv"][:2] == [wrapper, "/bin/sh"]
+    assert made["python3-base"]["argv"][0] == wrapper
+
+
 slow = pytest.mark.slow  # each starts real kernels; one of them is in the quick subset too
 
 

@@ -187,5 +187,26 @@ def test_whatever_is_broken_the_command_runs(
     assert not [line for line in done.stdout.splitlines() if line.startswith("OVERLAYSPAWNER")]
 
 
+@pytest.mark.parametrize("noise", ["tracer: flushed 0 spans (ok)", "it's", "$(exit 3)", "exit 3"])
+def test_an_image_whose_python_talks(shell: list[str], payload: Path, bin_dir: Path, noise: str) -> None:
+    """Tracers and coverage tools print at start or end, also of an isolated Python."""
+    printed = f"{noise}\n# overlayspawner 1\nexport X='y'\n# overlayspawner end\n{noise}"
+    text = f"#!/bin/sh\ncat <<'END'\n{printed}\nEND\n"
+    script(bin_dir / "python3.98", text)
+    script(bin_dir / "jupyterhub-singleuser", "#!/usr/bin/env python3.98\n")
+    path = f"{bin_dir}:/usr/bin:/bin"
+    done = run(shell, payload, ["sh", "-c", 'echo "X=$X"'], OVERLAYSPAWNER_SPEC='{"v": 1}', PATH=path)
+    assert (done.stdout, done.stderr, done.returncode) == ("X=y\n", "", 0)
+
+
+def test_what_is_cut_off_is_not_evaluated(shell: list[str], payload: Path, bin_dir: Path) -> None:
+    script(bin_dir / "python3.98", "#!/bin/sh\nprintf '# overlayspawner 1\\nexport X='\n")
+    script(bin_dir / "jupyterhub-singleuser", "#!/usr/bin/env python3.98\n")
+    path = f"{bin_dir}:/usr/bin:/bin"
+    done = run(shell, payload, ["sh", "-c", 'echo "X=$X"'], OVERLAYSPAWNER_SPEC='{"v": 1}', PATH=path)
+    assert (done.stdout, done.returncode) == ("X=\n", 0)
+    assert "[bootstrap-failed]" in done.stderr
+
+
 def test_the_exit_status_is_the_command_s(shell: list[str], payload: Path) -> None:
     assert run(shell, payload, ["sh", "-c", "exit 42"]).returncode == 42

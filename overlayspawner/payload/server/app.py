@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from overlayspawner.payload import bootstrap, files, runtime
+from overlayspawner.payload import bootstrap, runtime
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import MARK, RUNTIME_ENV, OverlayError, Spec, notice
 from overlayspawner.payload.probe import Base
@@ -142,13 +142,13 @@ def _in_background(context: Context) -> None:
     def work() -> None:
         try:
             hidden.look(context)
-            files.write_atomic(os.path.join(context.runtime, "pid"), f"{os.getpid()}\n", 0o600, sync=False)
             runtime.write_wrappers(context)
             runtime.sweep(context.runtime)
         except OSError:
             pass  # a full /tmp: the image's commands then run on the base, as they do without us
 
     if context.runtime:
+        runtime.hold(context.runtime)  # kept open until this process ends
         threading.Thread(target=work, name="overlay-wrappers", daemon=True).start()
 
 
