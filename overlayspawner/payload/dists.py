@@ -207,15 +207,30 @@ def _egg_requires(dist: Dist) -> list[str]:
     return out
 
 
+def record_rows(dist: Dist) -> list[list[str]] | None:
+    """Return the rows of RECORD; ``None`` when there is none, or one that is damaged.
+
+    A crash of the machine leaves files full of zeros. Such a RECORD must not stop what reads all of them.
+    """
+    text = dist.read("RECORD")
+    if text is None or "\0" in text:
+        return None
+    try:
+        return list(csv.reader(text.splitlines()))
+    except csv.Error:
+        return None
+
+
+def _size(text: str) -> int:
+    # int() takes no more than 4,300 digits, and isdigit() more than int() does
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
 def record(dist: Dist) -> list[tuple[str, int]]:
     """Return the files a distribution lists: path as written (relative to its site directory) and size."""
-    text = dist.read("RECORD")
-    if text is not None:
-        out = []
-        for row in csv.reader(text.splitlines()):
-            if row and row[0]:
-                out.append((row[0], int(row[2]) if len(row) > 2 and row[2].isdigit() else 0))
-        return out
+    rows = record_rows(dist)
+    if rows is not None:
+        return [(row[0], _size(row[2]) if len(row) > 2 else 0) for row in rows if row and row[0]]
     text = dist.read("installed-files.txt")
     if text is None:
         return []

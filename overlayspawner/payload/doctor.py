@@ -216,7 +216,7 @@ def _incomplete(context: Context, overlay: Overlay, env: Env) -> Check:
 
 
 def _is_partial(dist: dists.Dist) -> bool:
-    return not dist.is_egg and (dist.read("INSTALLER") is None or dist.read("RECORD") is None)
+    return not dist.is_egg and (dist.read("INSTALLER") is None or dists.record_rows(dist) is None)
 
 
 def _files(context: Context, overlay: Overlay, env: Env) -> Check:

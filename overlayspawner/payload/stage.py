@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from overlayspawner.payload import files
 from overlayspawner.payload.change import STAGES
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.dists import Dist, listing, record
+from overlayspawner.payload.dists import Dist, listing, record, record_rows
 from overlayspawner.payload.moves import Tree
 from overlayspawner.payload.overlay import BASE_PTH, Env
 from overlayspawner.payload.probe import Base
@@ -172,6 +172,12 @@ class Stage:
                             f"{dist.name} {dist.version} came without its {name}; nothing was changed.",
                             "Try again; if it happens again, tell the package's authors.",
                         )
+                if record_rows(dist) is None:
+                    raise OverlayError(
+                        "bad-package",
+                        f"{dist.name} {dist.version} came with a damaged RECORD; nothing was changed.",
+                        "Try again; if it happens again, tell the package's authors.",
+                    )
             out.dists[dist.name] = dist
         for folder, name in self._stubs.items():
             if not self._is_stub(folder):
@@ -261,13 +267,10 @@ class Stage:
         back = os.path.relpath(os.path.join(self.prefix, "bin"), self.site)
         lines = {f"{back}/{name}": raw for name, raw in changed.items()}
         for dist in listing(self.site):
-            text = None if self._is_stub(os.path.basename(dist.path)) else dist.read("RECORD")
-            if text is None or not any(path in text for path in lines):
+            known = None if self._is_stub(os.path.basename(dist.path)) else record_rows(dist)
+            if known is None or not any(row and row[0] in lines for row in known):
                 continue
-            rows = [
-                record_row(row[0], lines[row[0]]) if row and row[0] in lines else row
-                for row in csv.reader(text.splitlines())
-            ]
+            rows = [record_row(row[0], lines[row[0]]) if row and row[0] in lines else row for row in known]
             out = io.StringIO()
             csv.writer(out, lineterminator="\n").writerows(rows)
             files.write_atomic(os.path.join(dist.path, "RECORD"), out.getvalue(), sync=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from overlayspawner.payload import doctor
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, details, listing, record
 from overlayspawner.payload.overlay import Env
@@ -153,6 +154,58 @@ def test_an_incomplete_distribution_is_refused(tmp_path: Path, env: Env) -> None
         with pytest.raises(OverlayError) as e:
             stage.result()
     assert e.value.code == "bad-package"
+
+
+DAMAGED = {
+    "zeros": "\0" * 300,
+    "many zeros": "\0" * 200_000,
+    "a field over the limit": f"pkg.py,,4\n{'x' * 200_000},,\n",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_counts_as_missing(text: str, tmp_path: Path, env: Env, image: Base) -> None:
+    """Whether something installed has it or something new: no traceback, and no path that isn't one."""
+    for site in (env.site_packages, str(tmp_path / "image")):
+        write(
+            site,
+            {"pkg-1.0.dist-info/METADATA": "Name: pkg\nVersion: 1.0\n", "pkg-1.0.dist-info/RECORD": text},
+        )
+    (dist,) = listing(env.site_packages)
+    assert record(dist) == []
+    assert details(dist).size == 0
+    write(dist.path, {"INSTALLER": "uv\n"})
+    assert doctor._is_partial(dist)
+    site = os.path.relpath(env.site_packages, env.path)
+    info = [f"{site}/pkg-1.0.dist-info/{name}" for name in ("INSTALLER", "METADATA", "RECORD")]
+    assert owned_files(env, [dist], listing(str(tmp_path / "image"))) == info
+    with Stage(env) as stage:
+        write(
+            stage.prefix,
+            {f"bin/{name}": f"#!{image.executable}\n" for name in ("one", "other")},
+        )
+        for name, rows in (("other", "../../../bin/other,,\n"), ("pkg", text)):
+            write(
+                stage.site,
+                {
+                    f"{name}-1.0.dist-info/METADATA": f"Name: {name}\nVersion: 1.0\n",
+                    f"{name}-1.0.dist-info/RECORD": rows,
+                },
+            )
+        assert stage.fix_scripts(image) == ["one", "other"]
+        assert Path(stage.site, "other-1.0.dist-info/RECORD").read_text() != "../../../bin/other,,\n"
+        assert Path(stage.site, "pkg-1.0.dist-info/RECORD").read_text() == text
+        with pytest.raises(OverlayError) as e:
+            stage.result()
+    assert e.value.code == "bad-package"
+
+
+@pytest.mark.parametrize("size", ["\u00b2", "-5", "9" * 5000])
+def test_a_size_that_is_no_number_is_unknown(size: str, tmp_path: Path) -> None:
+    write(str(tmp_path), {"pkg-1.0.dist-info/RECORD": f"pkg.py,,{size}\n"})
+    (dist,) = listing(str(tmp_path))
+    assert record(dist) == [("pkg.py", 0)]
+    assert details(dist).size == 0
 
 
 def test_a_stub_that_vanished_is_an_error(tmp_path: Path, env: Env) -> None:
