@@ -62,7 +62,9 @@ async def test_an_engine_that_refuses(
         monkeypatch.setenv("DOCKER_HOST", proxy.url)
         home, spec = await started(spawner(prefix), client)
         assert home == ""
-        assert ("not-persistent" if "volumes" in refused else "home-unknown") in spec or "archive" in refused
+        assert spec
+        if "volumes" in refused:
+            assert "not-persistent" in spec
 
 
 async def test_an_engine_that_refuses_volumes_with_the_overlay_switched_off(
