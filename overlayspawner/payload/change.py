@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -169,7 +170,8 @@ def _prepare_requirements(
         return lambda keep: None
     # a user may keep the file elsewhere and link to it
     target = os.path.realpath(overlay.requirements)
-    tmp = files.write_temp(target, after.to_text())
+    mode = _mode(target)
+    tmp = files.write_temp(target, after.to_text(), 0o644 if mode is None else mode, exact=mode is not None)
 
     def done(keep: bool) -> None:
         if keep:
@@ -179,6 +181,14 @@ def _prepare_requirements(
             files.discard(tmp)
 
     return done
+
+
+def _mode(path: str) -> int | None:
+    """Return a file's mode. A user who hid one from others has reasons, such as a secret in a line."""
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return None
 
 
 def repair(overlay: Overlay, env: Env, lease: Lease) -> str:

@@ -72,10 +72,13 @@ def write_atomic(path: str, data: str | bytes, mode: int = 0o644, *, sync: bool 
         raise
 
 
-def write_temp(path: str, data: str | bytes, mode: int = 0o644, *, sync: bool = True) -> str:
+def write_temp(
+    path: str, data: str | bytes, mode: int = 0o644, *, sync: bool = True, exact: bool = False
+) -> str:
     """Write what :func:`rename` will put at ``path``; return the temporary file's path.
 
-    For a caller that must know that the content is safe before it decides.
+    For a caller that must know that the content is safe before it decides. ``exact`` gives the file its mode
+    whatever the umask is, where the file system has modes.
 
     Raises
     ------
@@ -91,6 +94,11 @@ def write_temp(path: str, data: str | bytes, mode: int = 0o644, *, sync: bool = 
             view = memoryview(raw)
             while view:
                 view = view[os.write(fd, view) :]
+            if exact:
+                try:
+                    os.fchmod(fd, mode)
+                except OSError:
+                    pass  # it has fewer rights than were asked for, not more
             if sync:
                 os.fsync(fd)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -223,6 +224,41 @@ def test_requirements_edited_after_a_kill_are_not_overwritten(tmp_path: Path) ->
     Path(overlay.requirements).write_text("edited\n")
     assert changes.mend(str(tmp_path)) == "undone"
     assert Path(overlay.requirements).read_text() == "edited\n"
+
+
+KILLED_AFTER_REVISION = """
+from overlayspawner.payload import revisions
+write = revisions.write
+revisions.write = lambda *args: (write(*args), os.kill(os.getpid(), 9))
+"""
+
+
+def test_new_requirements_follow_the_umask(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    overlay, _ = changes.places(str(tmp_path))
+    os.unlink(overlay.requirements)
+    assert run_child("import os; os.umask(0o077)\n" + MAKE, str(tmp_path)).returncode == 0
+    assert stat.S_IMODE(os.stat(overlay.requirements).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+@pytest.mark.parametrize("killed", [False, True])
+def test_requirements_keep_their_mode(mode: int, killed: bool, tmp_path: Path) -> None:
+    """Whatever the umask, and whether the change itself or a repair writes them."""
+    changes.prepare(str(tmp_path))
+    overlay, _ = changes.places(str(tmp_path))
+    file = Path(overlay.requirements)
+    file.chmod(mode)
+    umask = "import os; os.umask(0o027)\n"
+    if killed:
+        code = umask + KILLED_AFTER_REVISION + MAKE
+        assert run_child(code, str(tmp_path)).returncode == -9
+        assert file.read_text() == changes.REQUIREMENTS[0]
+        assert changes.mend(str(tmp_path)) == "finished"
+    else:
+        assert run_child(umask + MAKE, str(tmp_path)).returncode == 0
+    assert look(tmp_path) == ("new", {})
+    assert stat.S_IMODE(file.stat().st_mode) == mode
 
 
 def test_only_the_holder_of_the_lease_goes_on(tmp_path: Path) -> None:
