@@ -23,7 +23,7 @@ from typing import Any
 from overlayspawner.payload import files, revisions
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.lease import Lease, overlay_lock, storage_error
-from overlayspawner.payload.moves import KEPT, SET_ASIDE, Ops
+from overlayspawner.payload.moves import KEPT, SET_ASIDE, Brought, Ops
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.requirements import Requirements, parse
 
@@ -82,6 +82,8 @@ class Commit:
             "first": revisions.next_id(self.overlay),
             "stage": self.stage,
             "steps": self.ops.steps,
+            "files": self.placed,
+            "stage_inode": _inode(os.path.join(self.env.state, self.stage)),
             "add": self.add,
             "remove": self.remove,
         }
@@ -264,10 +266,20 @@ def _finish(overlay: Overlay, env: Env, journal: dict[str, Any], lease: Lease) -
 def _undo(env: Env, journal: dict[str, Any], lease: Lease) -> None:
     places = {path: place for kind, path, place in journal["steps"] if kind == "out"}
     stage = os.path.join(env.state, journal["stage"])
+    brought = _brought(env, journal)
     for kind, path, place in reversed(journal["steps"]):
         lease.check()
         here = os.path.join(env.path, path)
-        if kind == "in":
+        if kind == "in" and brought is not None:
+            mine, whole = brought.parts(path)
+            # file by file too where an undo that was killed has taken a part already
+            at_once = whole and mine and not os.path.lexists(os.path.join(stage, path))
+            for part in [path] if at_once else mine:
+                _parents(os.path.join(stage, part))
+                files.rename(os.path.join(env.path, part), os.path.join(stage, part))
+            if not at_once:
+                _drop_empty(env, path, mine)
+        elif kind == "in":
             there = os.path.join(stage, path)
             old = places.get(path)
             if os.path.lexists(there) or not os.path.lexists(here):
@@ -289,6 +301,40 @@ def _undo(env: Env, journal: dict[str, Any], lease: Lease) -> None:
             files.rename(there, here)
     _purge(env, {path for _, path, _ in journal["steps"] if path.endswith(".py")})
     _close(env, journal)
+
+
+def _drop_empty(env: Env, path: str, gone: list[str]) -> None:
+    """Remove the directories that files were taken out of, from the deepest up to ``path``."""
+    _purge(env, {part for part in gone if part.endswith(".py")})
+    folders = set()
+    for part in gone:
+        while part != path:
+            part = os.path.dirname(part)
+            folders.add(part)
+    for folder in sorted(folders, key=len, reverse=True):
+        files.rmdir(os.path.join(env.path, folder))
+
+
+def _brought(env: Env, journal: dict[str, Any]) -> Brought | None:
+    """Return what tells the change's files; ``None`` for a journal or a storage that can't.
+
+    Some file systems give other inodes after each mount. The stage's own shows it.
+    """
+    inode = _inode(os.path.join(env.state, journal["stage"]))
+    if not journal.get("files") or not inode or journal.get("stage_inode") != inode:
+        return None
+    try:
+        since = os.stat(_journal_path(env)).st_mtime_ns
+    except FileNotFoundError:
+        return None  # nothing was moved yet
+    return Brought(env, journal["files"], since)
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _close(env: Env, journal: dict[str, Any]) -> None:

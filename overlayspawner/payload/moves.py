@@ -1,4 +1,4 @@
-"""Which renames take an env from what it is to what it should be. Reads directories, changes nothing.
+"""Which renames take an env from what it is to what it should be, and back. Only reads.
 
 New directories go in whole and old ones go out whole where nothing else is in them, so that the number of
 renames follows the number of packages rather than of files.
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Union
 
+from overlayspawner.payload.dists import Dist, record
 from overlayspawner.payload.overlay import Env
 
 SET_ASIDE = "set-aside"
@@ -138,6 +139,65 @@ def _outs(root: str, rel: str, tree: Tree, fixed: set[str], outs: list[str]) -> 
         return True
     outs.extend(mine)
     return False
+
+
+class Brought:
+    """Tells the files that a change brought from those that someone else wrote at their paths since.
+
+    Inodes alone don't: tools write into directories that are there, file systems give a freed inode away
+    again, and two installations out of uv's cache are links to one file. So what a distribution lists that
+    came after the journal is its own.
+
+    Parameters
+    ----------
+    placed:
+        Relative path, inode and size of each file of the change.
+    since:
+        When its journal was written, in nanoseconds by the storage's clock.
+    """
+
+    def __init__(self, env: Env, placed: Iterable[tuple[str, int, int]], since: int) -> None:
+        self._root = env.path
+        self._known = {path: (inode, size) for path, inode, size in placed}
+        site = os.path.relpath(env.site_packages, env.path)
+        self._theirs: set[str] = set()
+        # not listing(): the old version's metadata may stand there too, and it gives one of a name
+        for name in os.listdir(env.site_packages):
+            path = os.path.join(site, name, "RECORD")
+            try:
+                info = os.lstat(os.path.join(env.path, path))
+            except OSError:
+                continue
+            if info.st_ctime_ns > since and (info.st_ino, info.st_size) != self._known.get(path):
+                dist = Dist(name, "", os.path.join(env.site_packages, name), env.site_packages)
+                self._theirs.update(os.path.normpath(os.path.join(site, row)) for row, _ in record(dist))
+
+    def has(self, path: str) -> bool:
+        """Whether a path of the env is a file of the change."""
+        try:
+            info = os.lstat(os.path.join(self._root, path))
+        except OSError:
+            return False
+        return path not in self._theirs and self._known.get(path) == (info.st_ino, info.st_size)
+
+    def parts(self, path: str) -> tuple[list[str], bool]:
+        """Return the files of the change at or below a path, and whether nothing else is there.
+
+        Compiled copies count as nothing.
+        """
+        full = os.path.join(self._root, path)
+        if os.path.islink(full) or not os.path.isdir(full):
+            return ([path], True) if self.has(path) else ([], False)
+        mine: list[str] = []
+        whole = True
+        for name in sorted(os.listdir(full)):
+            if name == "__pycache__":
+                whole = _stale(os.path.join(full, name), set()) and whole
+                continue
+            below, all_of_it = self.parts(os.path.join(path, name))
+            mine += below
+            whole = whole and all_of_it
+        return mine, whole
 
 
 def _stale(pycache: str, modules: set[str]) -> bool:

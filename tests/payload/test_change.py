@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -224,6 +225,81 @@ def test_requirements_edited_after_a_kill_are_not_overwritten(tmp_path: Path) ->
     Path(overlay.requirements).write_text("edited\n")
     assert changes.mend(str(tmp_path)) == "undone"
     assert Path(overlay.requirements).read_text() == "edited\n"
+
+
+KILLED_AFTER_MOVING = """
+from overlayspawner.payload import files
+rename = files.rename
+def killing(src, dst):
+    rename(src, dst)
+    if "/stage-" in src and dst.endswith(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+files.rename = killing
+"""
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_pip_installed_after_a_kill_survives_an_undo(linked: bool, tmp_path: Path) -> None:
+    """It writes into the directory that the change brought; uv's files are even links to the same ones."""
+    changes.prepare(str(tmp_path))
+    _, env = changes.places(str(tmp_path))
+    code = "import os, sys\n" + KILLED_AFTER_MOVING + MAKE
+    assert run_child(code, str(tmp_path), "whole-2.dist-info").returncode == -9
+    assert Path(env.path, changes.SITE, "whole/sub/b.py").read_text() == "new"
+    whole = Path(env.path, changes.SITE, "whole")
+    if not linked:
+        (whole / "__init__.py").unlink()
+        (whole / "__init__.py").write_text("pip")
+    (whole / "pip.txt").write_text("pip")
+    shutil.rmtree(Path(env.path, changes.SITE, "whole-2.dist-info"))
+    info = f"{changes.SITE}/whole-2.dist-info"
+    rows = "whole/__init__.py,,3\nwhole/pip.txt,,3\nwhole-2.dist-info/RECORD,,\n"
+    changes.write(env.path, {f"{info}/RECORD": rows, f"{info}/METADATA": "Name: whole\nVersion: 2\n"})
+    assert changes.mend(str(tmp_path)) == "undone"
+    # the old version was at the path that pip wrote to; what pip wrote is kept beside it
+    kept = changes.read(os.path.join(env.state, "kept"))
+    assert sorted(kept.values()) == sorted(["new" if linked else "pip", "pip"])
+    found = changes.read(env.path)
+    assert found[f"{info}/RECORD"] == rows
+    assert found[f"{changes.SITE}/whole/__init__.py"] == "old"
+    assert state_of(tmp_path) == set()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_new_package_that_pip_installed_after_a_kill_stays(linked: bool, tmp_path: Path) -> None:
+    overlay, env = changes.places(str(tmp_path))
+    changes.prepare(str(tmp_path))
+    os.unlink(overlay.requirements)
+    shutil.rmtree(env.path)
+    os.makedirs(env.site_packages)
+    os.makedirs(env.state)
+    code = "import os, sys\n" + KILLED_AFTER_MOVING + MAKE
+    assert run_child(code, str(tmp_path), "/whole").returncode == -9
+    whole = Path(env.site_packages, "whole")
+    if not linked:
+        (whole / "__init__.py").unlink()
+        (whole / "__init__.py").write_text("pip")
+    rows = "whole/__init__.py,,3\nwhole-2.dist-info/RECORD,,\n"
+    changes.write(env.site_packages, {"whole-2.dist-info/RECORD": rows})
+    assert changes.mend(str(tmp_path)) == "undone"
+    found = {path: text for path, text in changes.read(env.site_packages).items() if path.startswith("whole")}
+    assert found == {
+        "whole/__init__.py": "new" if linked else "pip",
+        "whole-2.dist-info/RECORD": rows,
+    }
+    assert state_of(tmp_path) == set()
+
+
+def test_a_journal_without_inodes_is_undone_as_well(tmp_path: Path) -> None:
+    changes.prepare(str(tmp_path))
+    _, env = changes.places(str(tmp_path))
+    assert run_child(MAKE, str(tmp_path), fault="commit@24:kill").returncode == -9
+    path = Path(env.state, "journal.json")
+    journal = json.loads(path.read_text())
+    del journal["files"], journal["stage_inode"]
+    path.write_text(json.dumps(journal))
+    assert changes.mend(str(tmp_path)) == "undone"
+    assert look(tmp_path) == ("old", {})
 
 
 KILLED_AFTER_REVISION = """

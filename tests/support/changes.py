@@ -105,6 +105,12 @@ def tree(root: str, paths: list[str]) -> Tree:
     return tree_of(path for path in paths if os.path.lexists(os.path.join(root, path)))
 
 
+def placed(stage: str) -> list[tuple[str, int, int]]:
+    """Return path, inode and size of the files of a stage."""
+    found = [(path, os.lstat(os.path.join(stage, path))) for path in STAGED]
+    return [(path, info.st_ino, info.st_size) for path, info in found]
+
+
 def places(root: str) -> tuple[Overlay, Env]:
     """Return the overlay and env of a scenario."""
     overlay = Overlay(os.path.join(root, "overlay"))
@@ -136,6 +142,7 @@ def make(root: str) -> None:
             add=["whole==2"],
             remove=["leaves"],
             revision={"action": "install"},
+            placed=placed(stage),
         ).run(lease)
 
 
