@@ -2,8 +2,8 @@
 
 Process ids and host names mean nothing across containers, and clocks differ. So the lease is timed by the
 storage's own clock (the modification times it gives), and only two facts are believed: whether the lock can
-be had, and whether the heartbeat goes on. The lease is checked again before each step of a commit (its file
-is another one once it has been taken over, and its *fencing token* one higher), so that a holder that was
+be had, and whether the heartbeat goes on. The lease is checked again before each step of a commit (once it
+has been taken over, its file holds another's *nonce* and a higher *fencing token*), so that a holder that was
 suspended and replaced notices before it writes.
 """
 
@@ -43,7 +43,9 @@ class Lease:
         self.who = who
         self.locked = locked
         self._lock_fd = lock_fd
-        self._inode = 0
+        self._nonce = ""
+        self._seen: tuple[int, ...] = ()
+        self._using = threading.Lock()  # the heartbeat and the writer
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -54,7 +56,9 @@ class Lease:
         self.release()
 
     def check(self) -> None:
-        """Make sure that the lease is still ours: one ``stat``.
+        """Make sure that the lease is still ours: one ``stat`` while nobody but us wrote it.
+
+        The inode alone does not tell: one that was freed may be given to another holder's file.
 
         Raises
         ------
@@ -62,7 +66,14 @@ class Lease:
             ``busy``: another has taken over, nothing more may be written.
         """
         try:
-            same = os.stat(self.path).st_ino == self._inode
+            with self._using:
+                seen = _stamp(self.path)
+                same = seen == self._seen
+                if not same:
+                    data = _read(self.path) or {}
+                    same = data.get("nonce") == self._nonce and data.get("token") == self.token
+                    if same:
+                        self._seen = seen
         except OSError:
             same = False
         if not same:
@@ -88,9 +99,16 @@ class Lease:
         os.close(self._lock_fd)
 
     def _write(self, *, released: bool = False) -> None:
-        data = {"token": self.token, "who": self.who, "boot": _boot_id(), "released": released}
+        nonce = os.urandom(8).hex()
+        data = {
+            "token": self.token,
+            "nonce": nonce,
+            "who": self.who,
+            "boot": _boot_id(),
+            "released": released,
+        }
         files.write_atomic(self.path, json.dumps(data) + "\n")
-        self._inode = os.stat(self.path).st_ino
+        self._nonce, self._seen = nonce, ()  # the next check reads it
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._beat, name="overlay-lease", daemon=True)
@@ -175,6 +193,11 @@ def storage_error(error: OSError) -> OverlayError:
         f"Your storage reported an error: {error.strerror or error}; nothing was changed.",
         status=500,
     )
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    info = os.stat(path)
+    return info.st_ino, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _lease_path(env: Env) -> str:

@@ -145,6 +145,30 @@ def test_the_loss_of_a_lease_is_noticed_and_left_alone(env: Env) -> None:
     taken.release()
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_a_takeover_that_got_the_same_inode_is_noticed(env: Env, released: bool) -> None:
+    """File systems give freed inodes away again; here the same file is written to."""
+    lease = leases.acquire(env)
+    lease.check()
+    path = Path(env.state, "lease.json")
+    inode = path.stat().st_ino
+    # the token of another that came to the same number, as two may where there are no locks
+    path.write_text(json.dumps({**lease_data(env), "nonce": "another", "who": "next", "released": released}))
+    assert path.stat().st_ino == inode
+    with pytest.raises(OverlayError) as e:
+        lease.check()
+    assert e.value.code == "busy"
+    lease.release()
+    assert lease_data(env)["who"] == "next"
+
+
+def test_ones_own_heartbeat_is_no_takeover(env: Env) -> None:
+    with leases.acquire(env) as lease:
+        for _ in range(3):
+            os.utime(lease.path, (1_600_000_000, 1_600_000_000))
+            lease.check()
+
+
 def test_the_heart_beats(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT", 0.05)
     beats = []
