@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,34 @@ def test_the_cache_is_on_the_envs_file_system(
     assert uv.cache_dir(ctx) == str(own)
     monkeypatch.setenv("UV_CACHE_DIR", "/proc")
     assert uv.cache_dir(ctx) == os.path.join(ctx.home, ".overlay", ".cache", "uv")
+
+
+def test_the_cache_of_an_overlay_that_is_a_volume(
+    ctx: Context, tmp_path: Path, index: LocalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies above a mount point is often not the user's to write in, or on another file system."""
+    overlay, env = ctx.require()
+    real_uv(tmp_path / "uv-volume" / "uv")
+    ctx.spec.index_url = index.url
+    inside = os.path.join(overlay.path, ".cache", "uv")
+    above = os.path.dirname(overlay.path)
+    mkdir = uv.files.mkdir
+
+    def refuse(path: str, mode: int = 0o777) -> bool:
+        if os.path.dirname(path) == above:
+            raise PermissionError(errno.EACCES, "not yours", path)
+        return mkdir(path, mode)
+
+    with monkeypatch.context() as m:
+        m.setattr(uv.files, "mkdir", refuse)
+        assert uv.cache_dir(ctx) == inside
+        apply(ctx, "install", install=["tinyscript"])
+    assert os.listdir(inside)
+    other = "/dev/shm"
+    if os.path.isdir(other) and os.stat(other).st_dev != os.stat(env.path).st_dev:
+        with tempfile.TemporaryDirectory(dir=other) as folder:
+            os.symlink(folder, os.path.join(above, ".cache"))
+            assert uv.cache_dir(ctx) == inside
 
 
 # -- pip's report ---------------------------------------------------------------------------------------

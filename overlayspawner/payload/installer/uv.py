@@ -87,7 +87,18 @@ def cache_dir(ctx: Context) -> str:
             return own
     except OSError:
         pass
-    parent = os.path.join(os.path.dirname(overlay.path), ".cache")
+    # beside the overlays, so that they share it; where that is another storage, or not ours, inside
+    try:
+        path = _make(os.path.dirname(overlay.path))
+        if os.stat(path).st_dev == os.stat(env.path).st_dev and os.access(path, os.W_OK):
+            return path
+    except OSError:
+        pass
+    return _make(overlay.path)
+
+
+def _make(folder: str) -> str:
+    parent = os.path.join(folder, ".cache")
     path = os.path.join(parent, "uv")
     files.mkdir(parent)
     files.mkdir(path)
