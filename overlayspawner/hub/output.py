@@ -16,7 +16,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
-from overlayspawner.payload.contract import CODES, MARK
+from overlayspawner.payload.contract import CODES, MARK, MARK_READY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -145,7 +145,7 @@ class Output:
             if len(self.hints) >= MAX_HINTS:
                 return
             match = _HINT.match(clean(line[:4096].decode("utf-8", "replace")))
-            if (match and match[1] in CODES) or (match and match[1] == "overlay-ready"):
+            if match and (match[1] in CODES or match[1] == MARK_READY):
                 sentence = redact(match[2], self.secrets)[:MAX_HINT_CHARS]
                 self.hints.append((match[1], sentence))
                 if self._on_hint:

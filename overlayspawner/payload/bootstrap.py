@@ -106,15 +106,14 @@ def start(environ: Mapping[str, str]) -> list[str]:
     if context.overlay is not None and context.env is not None:
         _say(MARK_READY, f"Your packages are ready (in {context.overlay.path}).")
     lines = [f"unset {SPEC_ENV} {SPEC_FILE_ENV}", _export(RUNTIME_ENV, context.runtime)]
-    variables = runtime.server_environment(context, environ, bad_home=context.bad_home)
-    return lines + [_export(k, v) for k, v in variables.items()]
+    return lines + [_export(k, v) for k, v in context.variables.items()]
 
 
 def _deferred(spec: Spec, base: Base, home: str, environ: Mapping[str, str]) -> list[str]:
     """Bring the server extension in, and leave the rest to it."""
     import json
 
-    directory = runtime.make_dir(environ, home, mode=0o755 if os.geteuid() == 0 else 0o700)
+    directory = runtime.make_dir(environ, home, mode=0o755)  # the final user has to read it
     runtime.write_config(directory, _payload())
     variables = {
         "JUPYTER_CONFIG_PATH": runtime.prepend(directory + "/config", environ.get("JUPYTER_CONFIG_PATH"))
@@ -247,11 +246,10 @@ def open_context(
         notices=[*spec.notices, *found.notices],
         base_lock=base.lock(),
     )
-    context.bad_home = found.bad_home
     runtime.write_config(directory, context.payload)
     context.notices.extend(kernelspec.write(context, found.user_kernel, environ))
     runtime.write_commands(context, environ)
-    variables = runtime.server_environment(context, environ, bad_home=context.bad_home)
+    variables = context.variables = runtime.server_environment(context, environ, bad_home=found.bad_home)
     context.restore_env = {
         k: environ.get(k)
         for k in variables

@@ -68,8 +68,8 @@ class Context:
         self.notices = notices or []
         self.restore_env = restore_env or {}
         self.base_lock = base_lock
-        self.bad_home = False
-        """Whether the home was found unwritable or full (only known to the process that opened it)."""
+        self.variables: dict[str, str] = {}
+        """What the server's environment differs by (only known to the process that opened the overlay)."""
 
     def require(self) -> tuple[Overlay, Env]:
         """Return the overlay and its env.

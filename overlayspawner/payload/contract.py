@@ -47,7 +47,6 @@ untrusted.
 """
 
 MARK_READY = "overlay-ready"
-MARK_PLAIN = "plain"
 
 KINDS = ("overlay", "isolated")
 LIFETIMES = ("persistent", "ephemeral")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
-from overlayspawner.payload import bootstrap, runtime
+from overlayspawner.payload import bootstrap
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import RUNTIME_ENV, SPEC_ENV, Spec
 from overlayspawner.payload.probe import probe
@@ -49,7 +49,7 @@ def started(directory: Path, index: LocalIndex, **spec: object) -> tuple[Context
     }
     full = Spec(**{"index_url": index.url, **spec})  # type: ignore[arg-type]
     context = bootstrap.open_context(full, environ=before, base=probe())
-    variables = runtime.server_environment(context, before, bad_home=context.bad_home)
+    variables = context.variables
     return context, {**before, **variables, RUNTIME_ENV: context.runtime, SPEC_ENV: ""}
 
 
