@@ -29,6 +29,21 @@ SECTIONS = {
         "user-site-hidden",
         "old-container",
         "safe-mode",
+        "reset-done",
+        "restoring",
+        "restore-waiting",
+        "restore-partial",
+        "base-changed",
+        "home-moved",
+        "damaged-file",
+        "no-locks",
+        "no-kernel",
+        "packages-missing",
+        "packages-partial",
+        "requirements-pending",
+        "adopted",
+        "user-site-packages",
+        "venvs-found",
     ),
     "Errors of requests": (
         "bad-request",
@@ -54,6 +69,8 @@ SECTIONS = {
         "bad-package",
         "disk-full",
         "read-only",
+        "cannot-undo",
+        "not-restored",
         "not-installed",
         "in-base",
         "installer-missing",
@@ -120,6 +137,42 @@ HINTS = {
         "Mount a volume at the home, or let `home_volume` do so. See "
         "[Where overlays live](../how-to/storage.md)."
     ),
+    "reset-done": (
+        "Nothing to do. What you had is in the folder that the notice names; `overlay undo` brings it back."
+    ),
+    "restoring": "Wait; packages appear as they are ready. Run a cell that failed once more.",
+    "restore-waiting": (
+        "Run `overlay restore`, or restore from JupyterLab. Your administrator has chosen that this does not "
+        "happen by itself, or the package index could not be reached."
+    ),
+    "restore-partial": (
+        "`overlay status` lists each package with its reason. Ask for another version, or remove it from "
+        "`requirements.txt`."
+    ),
+    "base-changed": (
+        "If the notice names packages that no longer fit together, run `overlay restore`; else there is "
+        "nothing to do."
+    ),
+    "home-moved": "Run `overlay doctor --fix`: it corrects the paths inside the environment.",
+    "damaged-file": (
+        "Nothing to do: the file was moved aside and a new one was made. The notice names both."
+    ),
+    "no-locks": (
+        "Change packages from one server at a time. Ask your administrator for storage with locks "
+        "(NFS 4, or NFS 3 with its lock service)."
+    ),
+    "no-kernel": "Install `ipykernel` into it: `overlay install ipykernel`.",
+    "packages-missing": "Run `overlay doctor --fix`: it installs them again.",
+    "packages-partial": "Run `overlay doctor --fix`: it installs them again.",
+    "requirements-pending": "Run `overlay sync` to do what the file asks for.",
+    "adopted": "Nothing to do: they are in `requirements.txt` now, and survive a change of the image.",
+    "user-site-packages": (
+        "They go on working. `overlay import user-site` adds them to the overlay, where they survive a change "
+        "of the image."
+    ),
+    "venvs-found": "They go on working. `overlay import PATH` adds what is in one to the overlay.",
+    "cannot-undo": "`overlay history` lists the changes.",
+    "not-restored": "Read the reason of each package; correct `requirements.txt`, then run `overlay restore`.",
     "root-start": (
         "As a notice: nothing to do; the overlay is opened a moment later, as the final user. As an error of "
         "the command line: run `overlay` as the user to whom the home belongs."

@@ -38,7 +38,7 @@ _CHOICES = {
 _LISTS = ("requirements", "extra_index_urls", "constraints", "allow", "deny")
 
 # What may differ from start to start without making a container out of date.
-_NOT_HASHED = ("safe", "notices", "deadline")
+_NOT_HASHED = ("safe", "reset", "nonce", "notices", "deadline", "start_timeout")
 
 
 @dataclass(frozen=True)

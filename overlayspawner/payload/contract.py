@@ -77,6 +77,21 @@ CODES = {
     "user-site-hidden": "Server extensions in ~/.local are not loaded.",
     "old-container": "This container was created before the overlay's settings changed.",
     "safe-mode": "This server was started without the overlay.",
+    "reset-done": "The overlay was moved aside and a new one was started.",
+    "restoring": "Your packages are being installed again for this image.",
+    "restore-waiting": "Your packages are not installed for this image yet.",
+    "restore-partial": "Some of your packages could not be installed again for this image.",
+    "base-changed": "The image's packages have changed.",
+    "home-moved": "The home directory has another path than before.",
+    "damaged-file": "A file of the overlay is damaged.",
+    "no-locks": "This storage cannot lock files.",
+    "no-kernel": "The isolated environment has no kernel yet.",
+    "packages-missing": "Files of installed packages are missing.",
+    "packages-partial": "A package is not completely installed.",
+    "requirements-pending": "requirements.txt was edited by hand.",
+    "adopted": "Packages that were installed in another way were added to the overlay.",
+    "user-site-packages": "There are packages in ~/.local.",
+    "venvs-found": "There are environments that were made by hand.",
     # requests
     "bad-request": "The request could not be understood.",
     "bad-requirement": "A requirement could not be understood.",
@@ -100,6 +115,8 @@ CODES = {
     "bad-package": "A package from the index is damaged.",
     "disk-full": "There is no space left.",
     "read-only": "The overlay's storage cannot be written to.",
+    "cannot-undo": "There is no change to undo.",
+    "not-restored": "The packages could not be installed again.",
     "not-installed": "The package is not installed in this overlay.",
     "in-base": "The package belongs to the image.",
     "installer-missing": "Neither uv nor pip was found.",
@@ -185,6 +202,13 @@ class Spec:
         ``kernels``, ``server`` or ``never``: who sees ``~/.local``.
     safe:
         This start runs without the overlay.
+    reset:
+        At this start the overlay is moved aside and a new one begins.
+    nonce:
+        Tells one request for ``safe`` or ``reset`` from another: each is followed once, also when the
+        container is started again with the same instructions.
+    start_timeout:
+        Seconds the hub waits for the server; what is done before the start has to fit in.
     notices:
         What the hub wants to be shown to the user.
     """
@@ -210,6 +234,9 @@ class Spec:
         deadline: float = 10.0,
         user_site: str = "kernels",
         safe: bool = False,
+        reset: bool = False,
+        nonce: str = "",
+        start_timeout: float = 60.0,
         notices: list[dict[str, str]] | None = None,
     ) -> None:
         self.name = name
@@ -230,6 +257,9 @@ class Spec:
         self.deadline = deadline
         self.user_site = user_site
         self.safe = safe
+        self.reset = reset
+        self.nonce = nonce
+        self.start_timeout = start_timeout
         self.notices = notices or []
 
     def to_dict(self) -> dict[str, object]:
@@ -272,7 +302,7 @@ class Spec:
             if key not in data:
                 continue
             value = data[key]
-            if key == "deadline" and isinstance(value, int):
+            if key in ("deadline", "start_timeout") and isinstance(value, int):
                 value = float(value)
             fits = (
                 value is None or isinstance(value, list) if key == "mounts" else type(value) is type(default)
