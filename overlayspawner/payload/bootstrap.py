@@ -27,10 +27,13 @@ from overlayspawner.payload.contract import (
 )
 from overlayspawner.payload.overlay import Env, Overlay, shell_quote
 from overlayspawner.payload.probe import Base, probe
+from overlayspawner.payload.storage import Found, open_storage, overlay_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+__all__ = ["Found", "find_home", "main", "open_context", "open_storage", "overlay_path", "read_spec", "start"]
 
 HEADER = "# overlayspawner 1\n"
 FOOTER = "# overlayspawner end\n"
@@ -143,58 +146,6 @@ def find_home(environ: Mapping[str, str]) -> str:
     return home.rstrip("/") or "/"
 
 
-def overlay_path(spec: Spec, home: str) -> str:
-    """Return where the overlay lives: on the user's persistent storage.
-
-    That is the home when something is mounted at or above it, else the single writable mount under it, else
-    the home (and :func:`storage_notices` says that it is not persistent).
-    """
-    path = spec.path.replace("{name}", spec.name)
-    if path.startswith("~/"):
-        return home + path[1:]
-    if os.path.isabs(path):
-        return path
-    return os.path.join(storage_root(spec, home), path)
-
-
-def storage_root(spec: Spec, home: str) -> str:
-    """Return the directory that a relative overlay path is relative to."""
-    if spec.mounts is None or _home_mounted(spec, home):
-        return home
-    prefix = home.rstrip("/") + "/"
-    under = [str(m["path"]).rstrip("/") for m in spec.mounts if str(m["path"]).startswith(prefix)]
-    writable = [
-        str(m["path"]).rstrip("/")
-        for m in spec.mounts
-        if not m.get("ro") and str(m["path"]).rstrip("/") in under
-    ]
-    return writable[0] if len(writable) == 1 else home
-
-
-def _home_mounted(spec: Spec, home: str) -> bool:
-    for mount in spec.mounts or []:
-        path = str(mount["path"]).rstrip("/") or "/"
-        if path != "/" and (home + "/").startswith(path + "/"):
-            return True
-    return False
-
-
-class Found:
-    """What :func:`open_storage` found; plain data, because it crosses a pipe.
-
-    ``overlay`` and ``env`` are paths (``""`` for none), ``user_kernel`` the user's own ``python3``
-    specification, ``bad_home`` whether the home is unwritable or full.
-    """
-
-    def __init__(self, *notices: dict[str, str], bad_home: bool = False) -> None:
-        self.overlay = ""
-        self.env = ""
-        self.mode = "degraded"
-        self.notices = list(notices)
-        self.user_kernel: dict[str, object] | None = None
-        self.bad_home = bad_home
-
-
 def open_context(
     spec: Spec,
     *,
@@ -288,84 +239,6 @@ def _without(environ: Mapping[str, str], values: Mapping[str, str | None]) -> di
 def _payload() -> str:
     """The zip (or the directory above the package) that this code is imported from."""
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-def open_storage(spec: Spec, base: Base, home: str) -> Found:
-    """Look at the user's storage and make the overlay where it is missing.
-
-    Never raises for what is wrong with the storage: that is a notice, and the server starts without the
-    overlay.
-    """
-    found = Found()
-    if not home:
-        found.notices.append(notice("home-unknown"))
-        return found
-    problem = _write_test(home)
-    found.bad_home = problem is not None
-    if problem:
-        found.notices.append(problem)
-    found.user_kernel = kernelspec.user_kernel(home)
-    if spec.safe:
-        found.mode = "safe"
-        found.notices.append(notice("safe-mode"))
-        return found
-    path = overlay_path(spec, home)
-    if _is_lost(spec, home):
-        found.notices.append(
-            notice("not-persistent", hint="Ask your administrator to mount a volume at your home directory.")
-        )
-    try:
-        env = Overlay(path, name=spec.name, kind=spec.kind, lifetime=spec.lifetime).create(base)
-    except OSError as e:
-        if problem is None:
-            found.notices.append(_storage_problem(e, path))
-        return found
-    found.overlay = path
-    if not env.usable():
-        found.notices.append(
-            notice(
-                "env-broken",
-                f"The overlay's environment at {env.path} is damaged; kernels use the image's packages only.",
-                "Run `overlay doctor` in a terminal.",
-            )
-        )
-        return found
-    found.env = env.path
-    found.mode = "normal"
-    return found
-
-
-def _is_lost(spec: Spec, home: str) -> bool:
-    """Whether a persistent overlay would vanish with the container: nothing of the home is mounted."""
-    if spec.lifetime != "persistent" or spec.mounts is None or os.path.isabs(spec.path):
-        return False
-    return storage_root(spec, home) == home and not _home_mounted(spec, home)
-
-
-def _write_test(home: str) -> dict[str, str] | None:
-    """Try to write one block to the home; return a notice when that fails."""
-    path = os.path.join(home, f".overlayspawner-{os.urandom(4).hex()}.tmp")
-    try:
-        files.write_test(path)
-    except OSError as e:
-        return _storage_problem(e, home)
-    return None
-
-
-def _storage_problem(e: OSError, path: str) -> dict[str, str]:
-    import errno
-
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return notice(
-            "home-full",
-            f"There is no space left at {path}: nothing can be saved or installed.",
-            "Delete files you no longer need, then restart your server.",
-        )
-    return notice(
-        "home-unwritable",
-        f"{path} can't be written to ({e.strerror}): nothing can be installed.",
-        "Ask your administrator to check the permissions of your home directory.",
-    )
 
 
 def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
