@@ -1,0 +1,190 @@
+"""What an env held after its last finished change, so that what others changed since can be told.
+
+``ENV/.overlay/snapshot.json`` names each distribution with its version, the identity of its RECORD (inode,
+modification time, size), and a few of its files: what is needed to tell a package that was uninstalled from
+one whose metadata got lost. Comparing costs one directory listing and one ``stat`` for each distribution.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from overlayspawner.payload import files
+from overlayspawner.payload.dists import Dist, listing, record
+from overlayspawner.payload.overlay import Env
+from overlayspawner.payload.requirements import normalise
+
+SCHEMA = 1
+"""Version of the file's JSON."""
+
+SAMPLES = 8
+"""Files remembered of each distribution, spread over its RECORD."""
+
+Snapshot = dict[str, dict[str, Any]]
+"""Normalised name to ``{"version", "entry", "record", "files"}``: the name of the metadata directory,
+``[inode, mtime in ns, size]`` of RECORD, and paths relative to site-packages."""
+
+
+def path(env: Env) -> str:
+    """Return the snapshot's file."""
+    return os.path.join(env.state, "snapshot.json")
+
+
+def take(env: Env, known: Optional[Snapshot] = None) -> Snapshot:
+    """Return what the env holds now.
+
+    Parameters
+    ----------
+    known:
+        An earlier snapshot: RECORDs that are as they were are not opened again.
+    """
+    out: Snapshot = {}
+    for dist in listing(env.site_packages):
+        mark = stamp(dist)
+        old = (known or {}).get(dist.name)
+        if old is not None and _same(old, dist, mark):
+            out[dist.name] = old
+        else:
+            out[dist.name] = {
+                "version": dist.version,
+                "entry": os.path.basename(dist.path),
+                "record": mark,
+                "files": _samples(dist),
+            }
+    return out
+
+
+def save(env: Env, *, moved: Optional[Iterable[str]] = None) -> Snapshot:
+    """Write what the env holds now; return it.
+
+    Parameters
+    ----------
+    moved:
+        Paths (relative to the env) that a change of ours moved. Given, only the distributions whose metadata
+        is among them are looked at anew; what another tool did meanwhile can still be told afterwards. Left
+        out: everything.
+
+    Raises
+    ------
+    OSError
+        The storage can't be written to. The earlier snapshot stays.
+    """
+    known = read(env)
+    now = take(env, known)
+    if moved is not None and known is not None:
+        names = _names(moved)
+        merged = {name: item for name, item in known.items() if name not in names}
+        merged.update({name: item for name, item in now.items() if name in names})
+        now = merged
+    write(env, now)
+    return now
+
+
+def write(env: Env, content: Snapshot) -> None:
+    """Write a snapshot, whole or not at all; nothing is written when the file says the same already.
+
+    Raises
+    ------
+    OSError
+        The storage can't be written to.
+    """
+    text = json.dumps({"schema": SCHEMA, "dists": content}, separators=(",", ":"), sort_keys=True) + "\n"
+    try:
+        with open(path(env), encoding="utf-8") as f:
+            if f.read() == text:
+                return
+    except (OSError, UnicodeDecodeError):
+        pass
+    files.write_atomic(path(env), text)
+
+
+def read(env: Env) -> Optional[Snapshot]:
+    """Return the last snapshot; ``None`` when there is none, or none that can be read."""
+    try:
+        with open(path(env), encoding="utf-8") as f:
+            data = json.load(f)
+        if data["schema"] != SCHEMA:
+            return None
+        found = data["dists"]
+        for item in found.values():
+            ok = isinstance(item["version"], str) and isinstance(item["entry"], str)
+            if not (ok and isinstance(item["record"], list) and isinstance(item["files"], list)):
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return dict(found)
+
+
+def differs(env: Env, known: Optional[Snapshot]) -> bool:
+    """Whether the env holds something else than a snapshot says. Opens no file.
+
+    Parameters
+    ----------
+    known:
+        The snapshot; ``None`` stands for an empty one.
+    """
+    expected = known or {}
+    found = listing(env.site_packages)
+    if len(found) != len(expected):
+        return True
+    for dist in found:
+        old = expected.get(dist.name)
+        if old is None or not _same(old, dist, stamp(dist)):
+            return True
+    return False
+
+
+def stamp(dist: Dist) -> list[int]:
+    """Return inode, modification time (ns) and size of a distribution's list of files; zeros without one."""
+    for name in ("RECORD", "installed-files.txt", "PKG-INFO", ""):
+        try:
+            info = os.stat(os.path.join(dist.path, name) if name else dist.path)
+        except OSError:
+            if name == "RECORD" and not dist.is_egg:
+                return [0, 0, 0]
+            continue
+        return [info.st_ino, info.st_mtime_ns, info.st_size]
+    return [0, 0, 0]
+
+
+def gone(env: Env, item: dict[str, Any]) -> bool:
+    """Whether the files of a distribution have left with its metadata.
+
+    Parameters
+    ----------
+    item:
+        Its entry in a snapshot. One without files (it had nothing but metadata) counts as gone.
+    """
+    known = item["files"]
+    there = sum(1 for rel in known if os.path.lexists(os.path.join(env.site_packages, str(rel))))
+    # most, not all: two distributions may share a file
+    return there * 4 <= len(known)
+
+
+def _same(old: dict[str, Any], dist: Dist, mark: list[int]) -> bool:
+    return old["entry"] == os.path.basename(dist.path) and old["record"] == mark
+
+
+def _samples(dist: Dist) -> list[str]:
+    """A few of the files outside the metadata directory."""
+    inside = os.path.basename(dist.path) + "/"
+    found = [p for p, _ in record(dist) if not p.startswith(inside) and "__pycache__/" not in p]
+    found = [p for p in found if not os.path.isabs(p) and "\0" not in p]
+    if len(found) <= SAMPLES:
+        return found
+    step = (len(found) - 1) / (SAMPLES - 1)
+    return [found[round(n * step)] for n in range(SAMPLES)]
+
+
+def _names(moved: Iterable[str]) -> set[str]:
+    """The distributions whose metadata is among paths."""
+    out = set()
+    for text in moved:
+        for part in text.split("/"):
+            stem, dot, end = part.rpartition(".")
+            if dot and end in ("dist-info", "egg-info", "egg-link"):
+                out.add(normalise(stem if end == "egg-link" else stem.split("-")[0]))
+    return out
