@@ -23,15 +23,19 @@ def mark(name: str) -> None:
 
 
 def step(name: str) -> None:
-    """Announce a write. Under test, fail or die here: ``OVERLAYSPAWNER_FAULT=[PHASE@]N:kill|ENOSPC|EIO``."""
+    """Announce a write. Under test, fail, die or halt here: ``OVERLAYSPAWNER_FAULT=[PHASE@]N:HOW``.
+
+    HOW is ``kill``, ``stop`` (until somebody sends SIGCONT), ``ENOSPC`` or ``EIO``.
+    """
     if not _fault or not _counting:
         return
     global _steps
     _steps += 1
     at, _, how = _fault.partition(":")
     if _steps == int(at):
-        if how == "kill":
-            os.kill(os.getpid(), 9)
+        if how in ("kill", "stop"):
+            os.kill(os.getpid(), 9 if how == "kill" else 19)
+            return
         import errno
 
         code = getattr(errno, how)
