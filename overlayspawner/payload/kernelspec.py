@@ -25,6 +25,12 @@ BASE = "python3-base"
 ADDED = "python3-overlay"
 USER = "python3-user"
 
+SOURCES = "kernels.json"
+"""In the runtime dir: what the kernelspecs are made from."""
+
+KERNEL_MODULE = "ipykernel_launcher.py"
+"""The file by which an isolated env has a kernel."""
+
 MAX_RESOURCE = 1 << 18
 """Bytes of a kernelspec's other files (logos are a few kB) above which they are left out."""
 
@@ -128,40 +134,115 @@ def write(context: Context, user: dict[str, Any] | None, environ: Mapping[str, s
     The directories exist also where there is nothing to put in: Jupyter looks only at paths that exist when
     the server starts.
     """
+    import json
+
     share = os.path.join(context.runtime, "share", "jupyter")
-    kernels = os.path.join(share, "kernels")
-    os.makedirs(kernels, 0o700, exist_ok=True)
-    os.makedirs(os.path.join(share, "labextensions"), 0o700, exist_ok=True)
+    for name in ("kernels", "labextensions"):
+        os.makedirs(os.path.join(share, name), 0o700, exist_ok=True)
     image, resources = image_kernel(context.base, environ)
+    sources: dict[str, Any] = {
+        "image": image,
+        "resources": resources,
+        "user": user,
+        "PYTHONNOUSERSITE": environ.get("PYTHONNOUSERSITE", ""),
+    }
+    # kept, because later the server's environment says something else (and a terminal's yet another thing)
+    path = os.path.join(context.runtime, SOURCES)
+    files.write_atomic(path, json.dumps(sources), 0o600, sync=False)
+    return _generate(context, sources)
+
+
+def refresh(context: Context) -> None:
+    """Rewrite the generated kernelspecs after a change of the overlay; what is right already stays.
+
+    Never raises: what the server lists may be out of date for a while, a change that was made is made.
+    """
+    import json
+
+    try:
+        with open(os.path.join(context.runtime, SOURCES), encoding="utf-8") as f:
+            _generate(context, json.load(f))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the runtime dir was swept, or there is no space left in it
+
+
+def _generate(context: Context, sources: dict[str, Any]) -> list[dict[str, str]]:
     script = os.path.join(context.runtime, "kernel.sh")
-    files.write_atomic(script, kernel_script(context, environ), 0o700, sync=False)
-    argv = image["argv"]
-    ours = derive(argv, ["/bin/sh", script, "{connection_file}"])
-    if ours is None:
-        return [
-            notice(
-                "kernel-not-replaced",
-                "The image's Python kernel starts in a way we do not know; it does not see your overlay.",
-            )
-        ]
-    if context.env is None:
+    _write_changed(script, kernel_script(context, sources["PYTHONNOUSERSITE"]), 0o700)
+    ours = derive(sources["image"]["argv"], ["/bin/sh", script, "{connection_file}"])
+    wanted = {} if ours is None else _wanted(context, sources, ours)
+    kernels = os.path.join(context.runtime, "share", "jupyter", "kernels")
+    for name, (spec, resources) in wanted.items():
+        _write(kernels, name, spec, resources)
+    for name in (NATIVE, BASE, ADDED, USER):
+        if name not in wanted:
+            files.remove_tree(os.path.join(kernels, name))
+    _note_no_kernel(context)
+    if ours is not None:
+        return []
+    return [
+        notice(
+            "kernel-not-replaced",
+            "The image's Python kernel starts in a way we do not know; it does not see your overlay.",
+        )
+    ]
+
+
+def _wanted(
+    context: Context, sources: dict[str, Any], ours: list[str]
+) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return name → (specification, folder of its other files) of the kernels there should be."""
+    image, resources, user = sources["image"], sources["resources"], sources["user"]
+    if not has_kernel(context):
         # Without an overlay the kernel is the image's, but what is in ~/.local can stop it just as well. A
         # user's own python3 comes before the image's then, as it does without us.
-        if user is None:
-            _write(kernels, NATIVE, {**image, "argv": ours}, resources)
-        return []
+        return {NATIVE: ({**image, "argv": ours}, resources)} if user is None else {}
     if context.spec.kernel != "replace":
-        _write(kernels, ADDED, {**image, "argv": ours, "display_name": "Python 3 (overlay)"}, resources)
-        return []
+        return {ADDED: ({**image, "argv": ours, "display_name": "Python 3 (overlay)"}, resources)}
     shown = image.get("display_name") or "Python 3"
-    plain = absolute(argv, context.base.executable)
-    _write(kernels, NATIVE, {**image, "argv": ours}, resources)
-    _write(kernels, BASE, {**image, "argv": plain, "display_name": f"{shown}, image only"}, resources)
+    plain = absolute(image["argv"], context.base.executable)
+    wanted = {
+        NATIVE: ({**image, "argv": ours}, resources),
+        BASE: ({**image, "argv": plain, "display_name": f"{shown}, image only"}, resources),
+    }
     if user is not None:
         theirs = dict(user["spec"])
         theirs["display_name"] = f"{theirs.get('display_name') or 'Python 3'}, yours"
-        _write(kernels, USER, theirs, user["directory"])
-    return []
+        wanted[USER] = (theirs, user["directory"])
+    return wanted
+
+
+def has_kernel(context: Context) -> bool:
+    """Whether kernels can run in the env: an isolated one needs an ``ipykernel`` of its own."""
+    env = context.env
+    if env is None:
+        return False
+    return not _isolated(context) or os.path.isfile(os.path.join(env.site_packages, KERNEL_MODULE))
+
+
+def _isolated(context: Context) -> bool:
+    return context.overlay is not None and context.overlay.kind == "isolated"
+
+
+def _note_no_kernel(context: Context) -> None:
+    """Say that an isolated env has no kernel, for as long as that is so.
+
+    A file rather than an entry of the context: whichever process installs one takes it away.
+    """
+    import json
+
+    folder = os.path.join(context.runtime, "notices")
+    path = os.path.join(folder, "no-kernel.json")
+    if context.env is None or has_kernel(context):
+        files.unlink(path)
+        return
+    text = notice(
+        "no-kernel",
+        "The isolated environment has no kernel of its own yet: notebooks run on the image's packages.",
+        "Install ipykernel in it, then start a new kernel.",
+    )
+    os.makedirs(folder, 0o700, exist_ok=True)
+    _write_changed(path, json.dumps(text), 0o600)
 
 
 def _write(kernels: str, name: str, spec: Mapping[str, Any], resources: str) -> None:
@@ -172,9 +253,21 @@ def _write(kernels: str, name: str, spec: Mapping[str, Any], resources: str) -> 
         spec = {**spec, "argv": [word.replace("{resource_dir}", resources) for word in spec["argv"]]}
     directory = os.path.join(kernels, name)
     os.makedirs(directory, 0o700, exist_ok=True)
-    files.write_atomic(os.path.join(directory, "kernel.json"), json.dumps(spec, indent=1) + "\n", sync=False)
-    if resources:
+    written = _write_changed(os.path.join(directory, "kernel.json"), json.dumps(spec, indent=1) + "\n")
+    if resources and written:
         _copy_resources(resources, directory)
+
+
+def _write_changed(path: str, text: str, mode: int = 0o644) -> bool:
+    """Write a file unless it has that content; return whether it was written."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            if f.read() == text:
+                return False
+    except (OSError, UnicodeDecodeError):
+        pass
+    files.write_atomic(path, text, mode, sync=False)
+    return True
 
 
 def _copy_resources(source: str, target: str) -> None:
@@ -196,13 +289,18 @@ def _copy_resources(source: str, target: str) -> None:
             continue  # a kernel without its logo is better than none
 
 
-def kernel_script(context: Context, environ: Mapping[str, str]) -> str:
+def kernel_script(context: Context, no_user_site: str) -> str:
     """Return ``kernel.sh``: starts a kernel in the overlay, or in the base when that died at once last time.
 
     In sh, because what it guards against (a ``.pth`` that exits, a segmentation fault at import) ends a
     Python before the first line of a program. A mark is made before Python starts and taken away by the
     launcher when the kernel is ready: a mark that is still there means that the same connection file was
     tried before and died. It costs a millisecond; the kernel keeps its process id.
+
+    Parameters
+    ----------
+    no_user_site:
+        The image's ``PYTHONNOUSERSITE``.
     """
     runtime = context.runtime
     python = context.env.python if context.env is not None else context.base.executable
@@ -212,11 +310,16 @@ def kernel_script(context: Context, environ: Mapping[str, str]) -> str:
     # The server's PYTHONNOUSERSITE is ours, not the image's; kernels get the image's, or the trait's.
     if context.spec.user_site == "never":
         site = "PYTHONNOUSERSITE=1; export PYTHONNOUSERSITE\n"
-    elif environ.get("PYTHONNOUSERSITE"):
-        site = f"PYTHONNOUSERSITE={shell_quote(environ['PYTHONNOUSERSITE'])}; export PYTHONNOUSERSITE\n"
+    elif no_user_site:
+        site = f"PYTHONNOUSERSITE={shell_quote(no_user_site)}; export PYTHONNOUSERSITE\n"
     else:
         site = "unset PYTHONNOUSERSITE\n"
     base = shell_quote(context.base.executable)
+    own = ""
+    if context.env is not None and _isolated(context):
+        # Looked at each time: it may have come, or gone, since this file was written.
+        module = os.path.join(context.env.site_packages, KERNEL_MODULE)
+        own = f"[ -f {shell_quote(module)} ] || python={base}\n"
     tail = f"{shell_quote(payload)} kernel --runtime {shell_quote(runtime)}"
     return (
         "#!/bin/sh\n"
@@ -226,6 +329,7 @@ def kernel_script(context: Context, environ: Mapping[str, str]) -> str:
         "options=\n"
         'while [ $# -gt 0 ] && [ "$1" != -m ]; do options="$options $1"; shift; done\n'
         f"python={shell_quote(python)}\n"
+        f"{own}"
         'if [ -e "$mark" ]; then\n'
         '    rm -f "$mark"\n'
         "    why=died\n"
