@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
+from overlayspawner.payload import events, removal, revisions
 from overlayspawner.payload import plan as plans
-from overlayspawner.payload import removal, revisions
 from overlayspawner.payload.change import Commit, edited, repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
@@ -23,6 +23,7 @@ from overlayspawner.payload.dists import (
     overlay_dists,
     user_site,
 )
+from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.installer import choose
 from overlayspawner.payload.lease import acquire, storage_error
 from overlayspawner.payload.moves import plan_ops, tree_of
@@ -31,8 +32,6 @@ from overlayspawner.payload.requirements import Requirement, Requirements, parse
 from overlayspawner.payload.stage import Stage, Staged
 
 ACTIONS = ("install", "uninstall", "upgrade", "sync")
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 _LEASE_WAIT = 2.0
 """Seconds to wait for a lease: longer than a look at it takes, shorter than a user's patience."""
@@ -48,6 +47,7 @@ def apply(
     on_event: Optional[OnEvent] = None,
     cancel: Optional[Cancel] = None,
     who: str = "",
+    argv: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Change the overlay, all or nothing.
 
@@ -66,7 +66,9 @@ def apply(
     cancel:
         Asked until the commit starts; from there on the change is made.
     who:
-        Who changes it, as shown to others that have to wait.
+        Who changes it, as shown to others that have to wait; kept in the history.
+    argv:
+        The command as the user typed it, for the history; made from the request when empty.
 
     Returns
     -------
@@ -84,21 +86,17 @@ def apply(
     wanted = {"install": install, "uninstall": uninstall, "upgrade": upgrade}
     if action in wanted and not wanted[action]:
         raise OverlayError("bad-request", f"Nothing to {action}.", "Name at least one package.")
-    job = _Job(
+    job = Job(
         ctx,
         action,
         install=parse_all(install),
         uninstall=[parse_name(name) for name in _texts(uninstall)],
         upgrade=[parse_name(name) for name in _texts(upgrade)],
-        on_event=on_event,
-        cancel=cancel,
+        events=Events(on_event, cancel),
+        who=who,
+        argv=argv,
     )
-    _, env = ctx.require()
-    try:
-        with acquire(env, who=who, wait=_LEASE_WAIT) as lease:
-            return job.run(lease)
-    except OSError as e:
-        raise storage_error(e) from e
+    return job.start()
 
 
 def _texts(value: object) -> list[object]:
@@ -107,36 +105,60 @@ def _texts(value: object) -> list[object]:
     return list(value)
 
 
-class _Job:
-    """One run of :func:`apply`."""
+class Job:
+    """One run of :func:`apply`, and what other changes are made of.
+
+    Parameters
+    ----------
+    action, install, uninstall, upgrade:
+        See :func:`apply`; parsed.
+    events:
+        Who listens.
+    who, argv:
+        See :func:`apply`.
+    labels:
+        What else the revision records.
+    """
 
     def __init__(
         self,
         ctx: Context,
         action: str,
         *,
-        install: list[Requirement],
-        uninstall: list[str],
-        upgrade: list[str],
-        on_event: Optional[OnEvent],
-        cancel: Optional[Cancel],
+        install: Sequence[Requirement] = (),
+        uninstall: Sequence[str] = (),
+        upgrade: Sequence[str] = (),
+        events: Optional[Events] = None,
+        who: str = "",
+        argv: Sequence[str] = (),
+        labels: Optional[dict[str, Any]] = None,
     ) -> None:
         self.ctx = ctx
         self.action = action
-        self.install = install
-        self.uninstall = uninstall
-        self.upgrade = upgrade
-        self.cancel = cancel
-        self._on_event = on_event
+        self.install = list(install)
+        self.uninstall = list(uninstall)
+        self.upgrade = list(upgrade)
+        self.events = events or Events()
+        self.who = who
+        self.argv = list(argv)
+        self.labels = labels or {}
         self.overlay, self.env = ctx.require()
+
+    def start(self) -> dict[str, Any]:
+        """Take the lease and run; see :func:`apply` for what is returned and raised."""
+        try:
+            with acquire(self.env, who=self.who, wait=_LEASE_WAIT) as lease:
+                return self.run(lease)
+        except OSError as e:
+            raise storage_error(e) from e
 
     # -- the way through --------------------------------------------------------------------------------
 
     def run(self, lease: Any) -> dict[str, Any]:
         state = repair(self.overlay, self.env, lease)
         if state != "clean":
-            self._event("resolving", f"An earlier change had been interrupted; it was {state}.")
-        self._check_cancel()
+            self.events.say("resolving", f"An earlier change had been interrupted; it was {state}.")
+        self.events.check_cancel()
         before = Requirements.read(self.overlay.requirements)
         overlay = overlay_dists(self.env)
         base = base_dists(self.ctx)
@@ -148,7 +170,7 @@ class _Job:
         for requirement in self.install:
             after = after.with_added(requirement)
         for line in before.ignored():
-            self._event("resolving", f"Left out, because it is no requirement: {redact(line)}")
+            self.events.say("resolving", f"Left out, because it is no requirement: {redact(line)}")
         remaining = after.entries() + admin
         named, unneeded = removal.leaving(self.uninstall, remaining, overlay, base)
         self._say_what_stays(named, overlay, remaining)
@@ -159,7 +181,7 @@ class _Job:
                 left = {name: d for name, d in overlay.items() if name not in {*named, *unneeded}}
                 staged = self._stage(stage, after, admin, left, base)
                 staged, taken_back = self._without_copies(stage, staged, base)
-            self._check_cancel()
+            self.events.check_cancel()
             add = [r.text for r in self._named(staged, base, overlay, before)]
             # what is staged anew is needed after all
             named = [n for n in named if n not in staged.dists]
@@ -167,14 +189,14 @@ class _Job:
             unneeded = [n for n in unneeded if n not in staged.dists]
             plan = self._plan(staged, overlay, base, remaining, named, unneeded)
             change = self._commit(stage, staged, overlay, [*named, *unneeded], add, plan)
-            self._check_cancel()
+            self.events.check_cancel()
             if plans.is_empty(plan) and not self._edits(before, change):
                 last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
-                self._event("done", "There was nothing to change.")
+                self.events.say("done", "There was nothing to change.")
                 return {"revision": {**last, "changed": False}, "plan": plan}
-            self._event("committing", "Moving the files into place.")
+            self.events.say("committing", "Moving the files into place.")
             revision = change.run(lease)
-        self._event("done", self._done(plan))
+        self.events.say("done", events.done(plan))
         return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
 
     def _stage(
@@ -186,7 +208,7 @@ class _Job:
         base: dict[str, Dist],
     ) -> Staged:
         installer = choose(self.ctx)
-        self._event("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
+        self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
         lines = [r.text for r in after.entries()]
         known = after.names()
         # upgrading a package that came as a dependency, or that the image has, takes asking for it
@@ -199,14 +221,14 @@ class _Job:
             visible=list({**base, **overlay}.values()),
             upgrade=self.upgrade,
             constraints=self.ctx.spec.constraints,
-            on_line=self._on_line,
-            cancel=self.cancel,
+            on_line=self.events.line,
+            cancel=self.events.cancel,
         )
-        self._event("staging", "Checking what was downloaded.")
+        self.events.say("staging", "Checking what was downloaded.")
         stage.fix_scripts(self.ctx.base)
         staged = stage.result()
         for path in staged.dropped:
-            self._event("staging", f"Left out, because it belongs to the overlay itself: {path}")
+            self.events.say("staging", f"Left out, because it belongs to the overlay itself: {path}")
         return staged
 
     def _without_copies(
@@ -312,11 +334,13 @@ class _Job:
             remove=self.uninstall,
             revision={
                 "when": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "who": self.who,
                 "action": self.action,
-                "argv": [self.action, *map(redact, words)],
+                "argv": [redact(word) for word in self.argv] or [self.action, *map(redact, words)],
                 "base": {"key": self.ctx.base.key, "lock": self.ctx.base_lock or self.ctx.base.lock()},
                 "env": os.path.relpath(self.env.path, self.overlay.path),
                 "plan": plan,
+                **self.labels,
             },
             placed=staged.files(),
         )
@@ -344,46 +368,7 @@ class _Job:
                     f"Uninstall {by} first.",
                     status=409,
                 )
-            self._event("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
-
-    def _check_cancel(self) -> None:
-        if self.cancel is not None and self.cancel.is_set():
-            raise OverlayError("cancelled", "It was cancelled. Nothing was changed.", status=409)
-
-    def _event(self, phase: str, message: str, *, package: str = "") -> None:
-        if self._on_event is not None:
-            event: dict[str, Any] = {"phase": phase, "message": message}
-            if package:
-                event["package"] = package
-            self._on_event(event)
-
-    def _on_line(self, line: str) -> None:
-        """Turn a line of uv's or pip's output into an event."""
-        match = _FETCHED.match(line)
-        phase = "resolving"
-        if match:
-            phase = "downloading"
-        elif _STAGED.match(line):
-            phase = "staging"
-        self._event(phase, line.strip(), package=match[1] if match else "")
-
-    @staticmethod
-    def _done(plan: dict[str, Any]) -> str:
-        parts = []
-        if plan["new"]:
-            parts.append("Installed " + ", ".join(f"{p['name']} {p['version']}" for p in plan["new"]) + ".")
-        if plan["removes"]:
-            parts.append("Removed " + ", ".join(p["name"] for p in plan["removes"]) + ".")
-        asked = [f"{p['name']} {p['version']}" for p in plan["satisfied_by_base"] if p["requested"]]
-        if asked:
-            parts.append("The image has " + ", ".join(asked) + " already.")
-        return " ".join(parts) or "The requirements were updated."
-
-
-_FETCHED = re.compile(
-    r"^\s*(?:Downloading|Downloaded|Building|Built|Collecting|Using cached)\s+([A-Za-z0-9._-]+)"
-)
-_STAGED = re.compile(r"^\s*(?:Prepared|Installed|Uninstalled|Installing|Successfully|[+-] )")
+            self.events.say("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
 
 
 def _only(dist: Dist) -> Callable[[str], Optional[Dist]]:
