@@ -42,6 +42,7 @@ _WHEEL_PATH = re.compile(r"^(?:/|\./|\.\./|~/)[^\s;#]*\.whl$|^file://[^\s;]+\.wh
 _WHEEL_NAME = re.compile(
     rf"^(?P<name>{_NAME}?)-(?P<version>[^-]+)(?:-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl$", re.ASCII
 )
+_EDITABLE = re.compile(r"^(?:-e|--editable)(?:\s+|=)(?P<target>[^\s\-]\S*)$")
 _OPTION_TAIL = re.compile(r"\s-{1,2}[A-Za-z]")
 _VARIABLE = re.compile(r"\$\{[A-Z][A-Z0-9_]*\}")
 _BREAKS = "\x7f\x85\u2028\u2029"
@@ -67,6 +68,8 @@ class Requirement:
         Normalised; ``""`` for a URL that doesn't tell.
     extras, specifier, url, marker:
         Its parts, ``()`` or ``""`` when absent.
+    editable:
+        It is a project that is used from where it lies (``-e``); ``url`` says where.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Requirement:
         specifier: str = "",
         url: str = "",
         marker: str = "",
+        editable: bool = False,
     ) -> None:
         self.text = text
         self.name = name
@@ -85,6 +89,7 @@ class Requirement:
         self.specifier = specifier
         self.url = url
         self.marker = marker
+        self.editable = editable
 
     def __repr__(self) -> str:
         return f"Requirement({self.text!r})"
@@ -122,7 +127,8 @@ def parse(text: object, *, trusted: bool = False) -> Requirement:
     text:
         A PEP 508 requirement, a bare URL (``https://…``, ``git+https://…``) or the path of a wheel.
     trusted:
-        It comes from the administrator: credentials in its URL are accepted.
+        It comes from the administrator or the user's own file: credentials in its URL are accepted, and
+        projects that are used from where they lie (``-e file://${HOME}/project#egg=name``).
 
     Raises
     ------
@@ -142,6 +148,9 @@ def parse(text: object, *, trusted: bool = False) -> Requirement:
         raise OverlayError("bad-requirement", "A requirement is empty.", _HINT)
     if len(line) > MAX_LENGTH:
         raise OverlayError("bad-requirement", f"{shown} is longer than {MAX_LENGTH:,} characters.", _HINT)
+    editable = _EDITABLE.match(line) if trusted else None
+    if editable is not None:
+        return _from_editable(editable["target"])
     if line.startswith("-") or _OPTION_TAIL.search(line):
         raise OverlayError(
             "option-not-allowed",
@@ -208,6 +217,24 @@ def _from_url(line: str, trusted: bool) -> Requirement:
     if name:
         return Requirement(f"{normalise(name)} @ {line}", normalise(name), url=line)
     return Requirement(line, "", url=line)
+
+
+def _from_editable(target: str) -> Requirement:
+    """Read what follows ``-e``: the absolute path of a project, or a URL.
+
+    A relative path would mean another place for each tool and each caller.
+    """
+    if not (_URL.match(target) or target.startswith(("/", "~/", "${"))):
+        raise OverlayError(
+            "bad-requirement",
+            f"{_shown('-e ' + target)} is neither an absolute path nor a URL.",
+            "Write for example: -e file://${HOME}/project#egg=name",
+        )
+    if target.startswith("~/"):
+        target = "${HOME}" + target[1:]
+    egg = re.search(rf"#(?:.*&)?egg=({_NAME})", target, re.ASCII)
+    name = normalise(egg[1]) if egg else ""
+    return Requirement(f"-e {target}", name, url=target, editable=True)
 
 
 def _from_pep508(line: str, trusted: bool) -> Requirement:
