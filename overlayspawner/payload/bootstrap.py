@@ -4,7 +4,7 @@ Split in two, because a hung network file system can't be interrupted from withi
 the image (local files), the child at the user's storage, under a deadline. Whatever happens in the child,
 the parent goes on and the server starts.
 
-On the start path: ``json`` is the heaviest import here, and costs as much as all of our own work.
+On the start path: what is imported here costs every start its time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from overlayspawner.payload import files, kernelspec, runtime
+from overlayspawner.payload import files, jsontext, kernelspec, runtime
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import (
     MARK,
@@ -114,8 +114,6 @@ def start(environ: Mapping[str, str]) -> list[str]:
 
 def _deferred(spec: Spec, base: Base, home: str, environ: Mapping[str, str]) -> list[str]:
     """Bring the server extension in, and leave the rest to it."""
-    import json
-
     directory = runtime.make_dir(environ, home, mode=0o755)  # the final user has to read it
     runtime.write_config(directory, _payload())
     variables = {
@@ -124,7 +122,7 @@ def _deferred(spec: Spec, base: Base, home: str, environ: Mapping[str, str]) -> 
     if runtime.hide_user_site(spec, base):
         variables["PYTHONNOUSERSITE"] = "1"
     restore = {k: environ.get(k) for k in variables}
-    variables[RESTORE_ENV] = json.dumps(restore)
+    variables[RESTORE_ENV] = jsontext.dumps(restore)
     _say("root-start", "The overlay is opened once the server runs as its final user.")
     return [_export(k, v) for k, v in variables.items()]
 
@@ -182,7 +180,9 @@ def open_context(
     found = (storage or open_storage)(spec, base, home)
     overlay = env = None
     if found.overlay:
-        overlay = Overlay(found.overlay, name=spec.name, kind=spec.kind, lifetime=spec.lifetime)
+        overlay = Overlay(
+            found.overlay, name=spec.name, kind=spec.kind, lifetime=spec.lifetime, local=found.local
+        )
     if found.env:
         env = Env(found.env, base.version)
     context = Context(
@@ -216,10 +216,8 @@ def _deferred_values(environ: Mapping[str, str]) -> dict[str, str | None]:
     text = environ.get(RESTORE_ENV)
     if not text:
         return {}
-    import json
-
     try:
-        values = json.loads(text)
+        values = jsontext.loads(text)
         return {str(k): v if v is None else str(v) for k, v in values.items()}
     except (ValueError, AttributeError):
         return {}
@@ -243,7 +241,6 @@ def _payload() -> str:
 
 def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
     """Run :func:`open_storage` in a child, and give up on it after ``spec.deadline`` seconds."""
-    import json
     import select
     from time import monotonic
 
@@ -257,7 +254,7 @@ def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, 0)
             os.dup2(null, 1)
-            data = json.dumps(open_storage(spec, base, home).__dict__).encode()
+            data = jsontext.dumps(open_storage(spec, base, home).__dict__).encode()
             while data:
                 data = data[os.write(write, data) :]
             status = 0
@@ -285,7 +282,7 @@ def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
     os.waitpid(pid, 0)
     found = Found()
     try:
-        found.__dict__.update(json.loads(b"".join(chunks)))
+        found.__dict__.update(jsontext.loads(b"".join(chunks).decode()))
     except ValueError:
         return Found(
             notice("bootstrap-failed", "Opening your overlay failed; see the server's log."), bad_home=True

@@ -95,6 +95,7 @@ class Context:
             "payload": self.payload,
             "overlay": self.overlay and self.overlay.path,
             "env": self.env and self.env.path,
+            "local": self.overlay and self.overlay.local,
             "mode": self.mode,
             "notices": self.notices,
             "restore_env": self.restore_env,
@@ -120,7 +121,13 @@ class Context:
         base = Base.from_dict(data["base"])
         overlay = None
         if data["overlay"]:
-            overlay = Overlay(data["overlay"], name=spec.name, kind=spec.kind, lifetime=spec.lifetime)
+            overlay = Overlay(
+                data["overlay"],
+                name=spec.name,
+                kind=spec.kind,
+                lifetime=spec.lifetime,
+                local=data.get("local") or "",
+            )
         return cls(
             spec=spec,
             base=base,

@@ -11,6 +11,10 @@ import os
 from overlayspawner.payload import files
 from overlayspawner.payload.probe import Base
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 SCHEMA_VERSION = 1
 """Version of the files in an overlay (``overlay.json``)."""
 
@@ -24,6 +28,8 @@ packages of your server's image.
 
 To see what is wrong, run `overlay doctor`. To start over, rename this folder and restart your server.
 """
+
+LOCAL_PREFIX = "overlayspawner-env-"
 
 BASE_PTH = "zzz-overlayspawner-base.pth"
 """Adds a base that is itself a venv; sorts last, so that the overlay's own ``.pth`` files come first."""
@@ -87,15 +93,25 @@ class Overlay:
         The overlay's directory, for example ``/home/jovyan/.overlay/default``.
     name, kind, lifetime:
         See the vocabulary.
+    local:
+        A private directory of the container (see :func:`make_local`) for the env of an ephemeral overlay;
+        ``""`` for a persistent one.
     """
 
     def __init__(
-        self, path: str, *, name: str = "default", kind: str = "overlay", lifetime: str = "persistent"
+        self,
+        path: str,
+        *,
+        name: str = "default",
+        kind: str = "overlay",
+        lifetime: str = "persistent",
+        local: str = "",
     ) -> None:
         self.path = path
         self.name = name
         self.kind = kind
         self.lifetime = lifetime
+        self.local = local
 
     @property
     def requirements(self) -> str:
@@ -112,9 +128,23 @@ class Overlay:
         """``overlay.json``."""
         return os.path.join(self.path, "overlay.json")
 
+    @property
+    def ephemeral(self) -> bool:
+        """Whether the env vanishes with the container; requirements and revisions never do."""
+        return bool(self.local) and self.lifetime == "ephemeral"
+
+    @property
+    def envs(self) -> str:
+        """The directory of the envs: in the user's storage, or in the container."""
+        return os.path.join(self.local if self.ephemeral else self.path, "envs")
+
     def env(self, base: Base) -> Env:
-        """The env of this overlay on a base, whether or not it exists."""
-        return Env(os.path.join(self.path, "envs", base.key), base.version)
+        """The env of this overlay on a base, whether or not it exists.
+
+        Each kind has its own, so that changing the kind and back keeps both.
+        """
+        suffix = "" if self.kind == "overlay" else "-" + self.kind
+        return Env(os.path.join(self.envs, base.key + suffix), base.version)
 
     def create(self, base: Base) -> Env:
         """Make the overlay and its env where they are missing; return the env.
@@ -136,7 +166,7 @@ class Overlay:
         files.mkdir(self.revisions)
         if fresh or not os.path.lexists(self.metadata):
             self._describe()
-        new = os.path.join(envs, f".new-{base.key}-{os.urandom(4).hex()}")
+        new = os.path.join(envs, f".new-{os.path.basename(env.path)}-{os.urandom(4).hex()}")
         try:
             make_env(new, env.path, base, kind=self.kind)
             files.rename(new, env.path)
@@ -162,6 +192,45 @@ def _makedirs(path: str) -> bool:
     if parent and not os.path.isdir(parent):
         _makedirs(parent)
     return files.mkdir(path)
+
+
+def make_local(environ: Mapping[str, str], home: str) -> str:
+    """Make a new private directory for the env of an ephemeral overlay and return its path.
+
+    On a disk rather than in memory where there is a choice: packages are large. A place from which no
+    program can be run would refuse compiled modules too. The name is random, as that of a runtime dir.
+
+    Raises
+    ------
+    OSError
+        There is no writable place outside the home.
+    """
+    parents = [environ.get("TMPDIR", ""), "/var/tmp", "/tmp", "/dev/shm"]  # noqa: S108
+    parents = [p for p in parents if os.path.isabs(p) and not is_under(p, home)]
+    error = OSError(2, "no writable place for temporary files")
+    for parent in sorted(parents, key=_no_programs):  # stable: the order counts among equals
+        path = os.path.join(parent, LOCAL_PREFIX + os.urandom(8).hex())
+        try:
+            os.mkdir(path, 0o700)
+        except OSError as e:
+            error = e
+            continue
+        return path
+    raise error
+
+
+def _no_programs(path: str) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return True
+
+
+def is_under(path: str, parent: str) -> bool:
+    """Whether a path lies in a directory, links resolved; nothing counts as lying in ``/`` or ``""``."""
+    if not parent or parent == "/":
+        return False
+    return (os.path.realpath(path) + "/").startswith(os.path.realpath(parent) + "/")
 
 
 def make_env(directory: str, final: str, base: Base, *, kind: str = "overlay") -> None:
@@ -211,9 +280,9 @@ def make_env(directory: str, final: str, base: Base, *, kind: str = "overlay") -
         lines = f"import site; list(map(site.addsitedir, {site_dirs!r}))\n"
         files.write_atomic(os.path.join(env.site_packages, BASE_PTH), lines, sync=False)
     files.write_atomic(os.path.join(directory, "pip.conf"), pip_conf(), sync=False)
-    final_python = Env(final, base.version).python
+    script = env_pip(Env(final, base.version), base, kind)
     for name in ("pip", "pip3"):
-        files.write_atomic(os.path.join(env.bin, name), pip_script(final_python), 0o755, sync=False)
+        files.write_atomic(os.path.join(env.bin, name), script, 0o755, sync=False)
 
 
 def pip_conf(constraint: str = "") -> str:
@@ -222,6 +291,21 @@ def pip_conf(constraint: str = "") -> str:
     if constraint:
         text += f"constraint = {constraint}\n"
     return text
+
+
+def env_pip(env: Env, base: Base, kind: str) -> str:
+    """Return the text of the command ``pip`` of an env (:func:`pip_script`)."""
+    if kind == "overlay":
+        return pip_script(env.python)
+    # An isolated env has no pip until one is installed in it. The image's can act on another Python.
+    own = shell_quote(os.path.join(env.site_packages, "pip", "__main__.py"))
+    return (
+        "#!/bin/sh\n"
+        "# Made by overlayspawner: pip of this environment.\n"
+        "unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT\n"
+        f'[ ! -f {own} ] || exec {shell_quote(env.python)} -m pip "$@"\n'
+        f'exec {shell_quote(base.executable)} -m pip --python {shell_quote(env.python)} "$@"\n'
+    )
 
 
 def pip_script(python: str) -> str:

@@ -22,7 +22,7 @@ import os
 
 from overlayspawner.payload import files
 from overlayspawner.payload.contract import OverlayError, Spec
-from overlayspawner.payload.overlay import pip_script, shell_quote
+from overlayspawner.payload.overlay import env_pip, shell_quote
 from overlayspawner.payload.probe import Base
 
 TYPE_CHECKING = False
@@ -163,7 +163,8 @@ def write_commands(context: Context, environ: Mapping[str, str]) -> None:
     if context.env is not None:
         # Beside ENV/bin/pip, because `pip install pip` replaces that one.
         for name in ("pip", "pip3"):
-            _write(os.path.join(directory, "bin", name), pip_script(context.env.python), 0o755)
+            script = env_pip(context.env, context.base, context.spec.kind)
+            _write(os.path.join(directory, "bin", name), script, 0o755)
     _write(os.path.join(directory, "terminal", "bashrc"), _bashrc(context))
 
 
@@ -199,8 +200,8 @@ def write_wrappers(context: Context) -> int:
     The image's ``ipython``, ``pytest``, ``dask`` name the base's interpreter in their first line and would
     not see the overlay. Reads the first line of each file in the base's ``bin``: not for the start path.
     """
-    if context.env is None:
-        return 0
+    if context.env is None or context.spec.kind == "isolated":
+        return 0  # an isolated env does not have the modules that the image's commands are made of
     source = os.path.dirname(context.base.executable)
     real = os.path.realpath(context.base.executable)
     count = 0

@@ -10,7 +10,7 @@ import os
 
 from overlayspawner.payload import files, kernelspec
 from overlayspawner.payload.contract import Spec, notice
-from overlayspawner.payload.overlay import Overlay
+from overlayspawner.payload.overlay import Overlay, make_local
 from overlayspawner.payload.probe import Base
 
 
@@ -53,13 +53,14 @@ def _home_mounted(spec: Spec, home: str) -> bool:
 class Found:
     """What :func:`open_storage` found; plain data, because it crosses a pipe.
 
-    ``overlay`` and ``env`` are paths (``""`` for none), ``user_kernel`` the user's own ``python3``
-    specification, ``bad_home`` whether the home is unwritable or full.
+    ``overlay``, ``env`` and ``local`` (see :class:`Overlay`) are paths (``""`` for none), ``user_kernel`` the
+    user's own ``python3`` specification, ``bad_home`` whether the home is unwritable or full.
     """
 
     def __init__(self, *notices: dict[str, str], bad_home: bool = False) -> None:
         self.overlay = ""
         self.env = ""
+        self.local = ""
         self.mode = "degraded"
         self.notices = list(notices)
         self.user_kernel: dict[str, object] | None = None
@@ -91,7 +92,10 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
             notice("not-persistent", hint="Ask your administrator to mount a volume at your home directory.")
         )
     try:
-        env = Overlay(path, name=spec.name, kind=spec.kind, lifetime=spec.lifetime).create(base)
+        if spec.lifetime == "ephemeral":
+            found.local = make_local(os.environ, home)
+        overlay = Overlay(path, name=spec.name, kind=spec.kind, lifetime=spec.lifetime, local=found.local)
+        env = overlay.create(base)
     except OSError as e:
         if problem is None:
             found.notices.append(_storage_problem(e, path))

@@ -143,12 +143,16 @@ def _in_background(context: Context) -> None:
         try:
             hidden.look(context)
             runtime.write_wrappers(context)
-            runtime.sweep(context.runtime)
+            for place in places:
+                runtime.sweep(place)
         except OSError:
             pass  # a full /tmp: the image's commands then run on the base, as they do without us
 
+    local = context.overlay.local if context.overlay is not None else ""
+    places = [place for place in (context.runtime, local) if place]
     if context.runtime:
-        runtime.hold(context.runtime)  # kept open until this process ends
+        for place in places:
+            runtime.hold(place)  # kept open until this process ends
         threading.Thread(target=work, name="overlay-wrappers", daemon=True).start()
 
 
