@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from overlayspawner.payload import jsontext
 from overlayspawner.payload.contract import SERVER_JSON, OverlayError, Spec
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.probe import Base
@@ -86,8 +87,6 @@ class Context:
 
     def to_json(self) -> str:
         """Return the JSON text of ``server.json``."""
-        import json
-
         data = {
             "spec": self.spec.to_dict(),
             "base": self.base.to_dict(),
@@ -101,7 +100,7 @@ class Context:
             "restore_env": self.restore_env,
             "base_lock": self.base_lock,
         }
-        return json.dumps(data, indent=1) + "\n"
+        return jsontext.dumps(data) + "\n"
 
     @classmethod
     def load(cls, runtime: str) -> Context:
@@ -112,11 +111,9 @@ class Context:
         OSError, ValueError, KeyError, TypeError, OverlayError
             The file is missing or not ours.
         """
-        import json
-
         path = os.path.join(runtime, SERVER_JSON)
         with open(path, encoding="utf-8") as f:
-            data = json.load(f)
+            data = jsontext.loads(f.read())
         spec = Spec.from_dict(data["spec"])
         base = Base.from_dict(data["base"])
         overlay = None

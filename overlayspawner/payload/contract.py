@@ -328,10 +328,10 @@ class Spec:
         OverlayError
             ``bad-spec``, as :meth:`from_dict`.
         """
-        import json
+        from overlayspawner.payload import jsontext
 
         try:
-            data = json.loads(text)
+            data = jsontext.loads(text)
         except ValueError as e:
             raise OverlayError("bad-spec", f"The hub's instructions are not JSON: {e}") from None
         return cls.from_dict(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from overlayspawner.payload import files
+from overlayspawner.payload import files, jsontext
 from overlayspawner.payload.contract import notice
 from overlayspawner.payload.overlay import shell_quote
 
@@ -71,11 +71,9 @@ def image_kernel(base: Base, environ: Mapping[str, str]) -> tuple[dict[str, Any]
 
 
 def _read(directory: str) -> dict[str, Any] | None:
-    import json
-
     try:
         with open(os.path.join(directory, "kernel.json"), encoding="utf-8") as f:
-            spec = json.load(f)
+            spec = jsontext.loads(f.read())
     except (OSError, ValueError):
         return None
     if not isinstance(spec, dict):
@@ -134,8 +132,6 @@ def write(context: Context, user: dict[str, Any] | None, environ: Mapping[str, s
     The directories exist also where there is nothing to put in: Jupyter looks only at paths that exist when
     the server starts.
     """
-    import json
-
     share = os.path.join(context.runtime, "share", "jupyter")
     for name in ("kernels", "labextensions"):
         os.makedirs(os.path.join(share, name), 0o700, exist_ok=True)
@@ -148,7 +144,7 @@ def write(context: Context, user: dict[str, Any] | None, environ: Mapping[str, s
     }
     # kept, because later the server's environment says something else (and a terminal's yet another thing)
     path = os.path.join(context.runtime, SOURCES)
-    files.write_atomic(path, json.dumps(sources), 0o600, sync=False)
+    files.write_atomic(path, jsontext.dumps(sources), 0o600, sync=False)
     return _generate(context, sources)
 
 
@@ -157,11 +153,9 @@ def refresh(context: Context) -> None:
 
     Never raises: what the server lists may be out of date for a while, a change that was made is made.
     """
-    import json
-
     try:
         with open(os.path.join(context.runtime, SOURCES), encoding="utf-8") as f:
-            _generate(context, json.load(f))
+            _generate(context, jsontext.loads(f.read()))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # the runtime dir was swept, or there is no space left in it
 
@@ -229,8 +223,6 @@ def _note_no_kernel(context: Context) -> None:
 
     A file rather than an entry of the context: whichever process installs one takes it away.
     """
-    import json
-
     folder = os.path.join(context.runtime, "notices")
     path = os.path.join(folder, "no-kernel.json")
     if context.env is None or has_kernel(context):
@@ -242,18 +234,16 @@ def _note_no_kernel(context: Context) -> None:
         "Install ipykernel in it, then start a new kernel.",
     )
     os.makedirs(folder, 0o700, exist_ok=True)
-    _write_changed(path, json.dumps(text), 0o600)
+    _write_changed(path, jsontext.dumps(text), 0o600)
 
 
 def _write(kernels: str, name: str, spec: Mapping[str, Any], resources: str) -> None:
-    import json
-
     if resources:
         # what a command names there may be a program of any size, in a folder of any depth
         spec = {**spec, "argv": [word.replace("{resource_dir}", resources) for word in spec["argv"]]}
     directory = os.path.join(kernels, name)
     os.makedirs(directory, 0o700, exist_ok=True)
-    written = _write_changed(os.path.join(directory, "kernel.json"), json.dumps(spec, indent=1) + "\n")
+    written = _write_changed(os.path.join(directory, "kernel.json"), jsontext.dumps(spec) + "\n")
     if resources and written:
         _copy_resources(resources, directory)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from overlayspawner.payload import files
+from overlayspawner.payload import files, jsontext
 from overlayspawner.payload.probe import Base
 
 TYPE_CHECKING = False
@@ -178,13 +178,11 @@ class Overlay:
         return env
 
     def _describe(self) -> None:
-        import json
-
         data = {"schema": SCHEMA_VERSION, "name": self.name, "kind": self.kind, "lifetime": self.lifetime}
         files.write_atomic(os.path.join(self.path, "README.md"), _README, sync=False)
         if not os.path.lexists(self.requirements):
             files.write_atomic(self.requirements, "", sync=False)
-        files.write_atomic(self.metadata, json.dumps(data, indent=1) + "\n", sync=False)
+        files.write_atomic(self.metadata, jsontext.dumps(data) + "\n", sync=False)
 
 
 def _makedirs(path: str) -> bool:
