@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.dists import Dist, base_dists, overlay_dists
+from overlayspawner.payload.dists import Dist, image_dists, overlay_dists
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import pip_env
@@ -25,6 +25,9 @@ OLDEST = (22, 2)
 
 OLDEST_TEXT = "22.2"
 
+OLDEST_OTHER = (22, 3)
+"""The first pip with ``--python``: it acts on an environment that has none."""
+
 
 class Pip:
     """pip behind the :class:`~overlayspawner.payload.installer.Installer` protocol.
@@ -33,12 +36,15 @@ class Pip:
     ----------
     version:
         Of the pip that the env's Python finds.
+    host:
+        The Python that finds it instead, where an isolated env has none; else ``""``.
     """
 
     name = "pip"
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, host: str = "") -> None:
         self.version = version
+        self.host = host
 
     def stage(
         self,
@@ -58,7 +64,10 @@ class Pip:
         def pip(*arguments: str, env: dict[str, str] = env) -> None:
             # -I: neither the current directory nor ~/.local decide what is installed
             log = os.path.join(stage.path, "pip.log")
-            argv = [stage.env.python, "-I", "-m", "pip", "install", "--log", log, *arguments]
+            argv = [stage.env.python, "-I", "-m", "pip"]
+            if self.host:
+                argv = [self.host, *argv[1:], "--python", stage.env.python]
+            argv += ["install", "--log", log, *arguments]
             result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
             if result.rc != 0 or result.cancelled:
                 raise failure(result, stage.path, "pip", _refused_pages(log))
@@ -86,13 +95,16 @@ class Pip:
 
 
 def find(ctx: Context) -> Optional[Pip]:
-    """Return the pip that the env's Python finds if it is new enough, or ``None``. Nothing is run."""
+    """Return the pip that acts on the env if it is new enough, or ``None``. Nothing is run."""
     found = overlay_dists(ctx.env).get("pip") if ctx.env is not None else None
-    found = found or base_dists(ctx).get("pip")
+    isolated = found is None and ctx.overlay is not None and ctx.overlay.kind == "isolated"
+    found = found or image_dists(ctx.base).get("pip")
     if found is None:
         return None
     numbers = tuple(int(part) if part.isdigit() else 0 for part in found.version.split(".")[:2])
-    return Pip(found.version) if numbers >= OLDEST else None
+    if numbers < (OLDEST_OTHER if isolated else OLDEST):
+        return None
+    return Pip(found.version, ctx.base.executable if isolated else "")
 
 
 def _pins(requirements: Sequence[str], visible: Sequence[Dist], upgrade: Sequence[str]) -> list[str]:
@@ -166,7 +178,9 @@ def wanted(items: Sequence[dict[str, Any]], requirements: Sequence[str]) -> tupl
             (hashed if digest else other).append(f"{name}=={version}{digest}")
             continue
         asked = lines.get(name)
-        if asked is not None and (redact(asked.url) != asked.url or "${" in asked.url):
+        if (info.get("dir_info") or {}).get("editable"):
+            other.append(f"-e {url}")
+        elif asked is not None and (redact(asked.url) != asked.url or "${" in asked.url):
             other.append(asked.text)
         elif info.get("vcs_info"):
             vcs = info["vcs_info"]
