@@ -165,10 +165,10 @@ def parse(text: object, *, trusted: bool = False) -> Requirement:
 
 
 def parse_all(texts: object) -> list[Requirement]:
-    """Read a list of requirements; see :func:`parse`."""
+    """Read a list of requirements; see :func:`parse`. Those that were read already stay as they are."""
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise OverlayError("bad-requirement", "Requirements must be a list of texts.", _HINT)
-    return [parse(text) for text in texts]
+    return [text if isinstance(text, Requirement) else parse(text) for text in texts]
 
 
 def parse_name(text: object) -> str:
