@@ -15,6 +15,7 @@ from typing import Any
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.overlay import Env
+from overlayspawner.payload.probe import Base
 from overlayspawner.payload.requirements import Requirements, normalise, packaging, parse
 
 SCOPES = ("overlay", "base", "user-site")
@@ -140,7 +141,12 @@ def base_dists(ctx: Context) -> dict[str, Dist]:
     """Return the distributions of the image that the overlay sees, by name: none for an isolated one."""
     if ctx.overlay is not None and ctx.overlay.kind != "overlay":
         return {}
-    return by_name(dist for site in ctx.base.site_dirs for dist in listing(site))
+    return image_dists(ctx.base)
+
+
+def image_dists(base: Base) -> dict[str, Dist]:
+    """Return the distributions of the image by name, whatever an overlay sees of them."""
+    return by_name(dist for site in base.site_dirs for dist in listing(site))
 
 
 def user_site(ctx: Context) -> str:

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
             _note_base(context, why)
         else:
             _environment(context)
-            _import_stack(context)
+            _import_stack(context, options.get("--mark", ""), command)
     _watch_ready(options.get("--mark", ""))
     for name in [n for n in sys.modules if n.split(".")[0] == "overlayspawner"]:
         del sys.modules[name]  # a user's notebook may import a pip-installed one
@@ -84,7 +84,22 @@ def base_path(context: Context, path: list[str]) -> list[str]:
     ]
 
 
-def _import_stack(context: Context) -> None:
+def _run_base(context: Context, culprit: str, reason: str, mark: str, command: list[str]) -> None:
+    """Become the image's own kernel, in the same process as the system counts them."""
+    write_notice(
+        context.runtime,
+        "kernel-base",
+        f"The kernel was started with the image's packages only, because {culprit or 'an installed package'}"
+        f" can't be used by it ({reason}).",
+        "Uninstall or upgrade that package, then restart the kernel.",
+    )
+    if mark:
+        os.unlink(mark)  # its task is done: this kernel did not die
+    python = context.base.executable
+    os.execv(python, [python, "-s", *command])  # noqa: S606
+
+
+def _import_stack(context: Context, mark: str, command: list[str]) -> None:
     before = set(sys.modules)
     path = list(sys.path)
     try:
@@ -98,6 +113,9 @@ def _import_stack(context: Context) -> None:
         if misfit is None:
             return
         culprit, reason = misfit
+    if context.spec.kind == "isolated" and context.env is not None and sys.prefix != context.base.prefix:
+        # its stack is its own affair, and the image's does not belong into it
+        _run_base(context, culprit, reason, mark, command)
     for name in set(sys.modules) - before:
         sys.modules.pop(name, None)
     sys.path[:] = base_path(context, path)

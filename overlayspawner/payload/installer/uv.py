@@ -78,10 +78,14 @@ class Uv:
 def cache_dir(ctx: Context) -> str:
     """Return uv's cache directory: on the env's file system, where it can link instead of copying.
 
-    An image's ``UV_CACHE_DIR`` is used when it lies there too.
+    An image's ``UV_CACHE_DIR`` is used when it lies there too, and for an ephemeral overlay wherever it lies.
     """
     overlay, env = ctx.require()
     own = os.environ.get("UV_CACHE_DIR", "")
+    if overlay.ephemeral:
+        # A cache holds packages unpacked, as an env does: in the user's storage it would be what an ephemeral
+        # overlay is chosen to avoid. Who would rather save downloads names a place.
+        return own if own and os.access(own, os.W_OK) else _make(overlay.local)
     try:
         if own and os.stat(own).st_dev == os.stat(env.path).st_dev and os.access(own, os.W_OK):
             return own
