@@ -19,6 +19,7 @@ from overlayspawner.payload.contract import SPEC_ENV, Spec, notice
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from overlayspawner.hub.choice import Choice
     from overlayspawner.hub.delivery import Bundle
     from overlayspawner.hub.image_facts import ImageFacts
 
@@ -132,7 +133,8 @@ def compose(
     home_volume: str = "",
     home_refused: dict[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
-    safe: bool = False,
+    choice: Choice | None = None,
+    start_timeout: float = 60.0,
 ) -> Plan:
     """Return how to create a container with the overlay in it.
 
@@ -154,8 +156,10 @@ def compose(
         A notice that says why this volume may not be mounted, should it be wanted.
     fields:
         What ``overlay_path`` may name.
-    safe:
-        Start without the overlay.
+    choice:
+        What is different in this start.
+    start_timeout:
+        Seconds the hub waits for the server.
 
     Raises
     ------
@@ -199,7 +203,9 @@ def compose(
         out["command"] = wrapped.command
         if wrapped.entrypoint is not None:
             out["entrypoint"] = wrapped.entrypoint
-    spec = build_spec(settings, fields=fields, mounts=mounts, safe=safe, notices=notices)
+    spec = build_spec(
+        settings, fields=fields, mounts=mounts, choice=choice, start_timeout=start_timeout, notices=notices
+    )
     if not wrapped.notice:
         out["environment"] = _with_variable(out.get("environment"), SPEC_ENV, spec.to_json())
     digest = spec_hash(spec, payload_id)

@@ -19,6 +19,8 @@ from overlayspawner.payload.contract import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from overlayspawner.hub.choice import Choice
+
 INSTALLERS = ("auto", "uv", "pip")
 KERNELS = ("replace", "add")
 RESTORES = ("background", "before-start", "manual")
@@ -156,7 +158,8 @@ def build_spec(
     *,
     fields: Mapping[str, str] | None = None,
     mounts: Iterable[Mount] | None = None,
-    safe: bool = False,
+    choice: Choice | None = None,
+    start_timeout: float = 60.0,
     notices: Iterable[dict[str, str]] = (),
 ) -> Spec:
     """Return the spec of one container.
@@ -169,8 +172,10 @@ def build_spec(
         What ``overlay_path`` may name besides ``{name}``, for example ``{username}``.
     mounts:
         What is mounted for the user (not our own payload), or ``None`` where the engine has no mounts.
-    safe:
-        Start without the overlay.
+    choice:
+        What is different in this start.
+    start_timeout:
+        Seconds the hub waits for the server.
     notices:
         What the hub wants the user to see.
 
@@ -205,7 +210,10 @@ def build_spec(
         restore=settings.restore,
         deadline=settings.start_deadline,
         user_site=settings.user_site,
-        safe=safe,
+        safe=choice is not None and choice.what == "safe",
+        reset=choice is not None and choice.what == "reset",
+        nonce=choice.nonce if choice is not None else "",
+        start_timeout=float(start_timeout),
         notices=list(notices),
     )
 

@@ -116,6 +116,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         tornado.web.HTTPError
             The server can't start; the message is for the user.
         """
+        self._overlay_choose()
         self._overlay_settings = await self._overlay_read_settings()
         self._overlay_home_template = await self._overlay_value("home_volume") or ""
         self._overlay_plan = self._overlay_facts = self._overlay_info = None
@@ -202,6 +203,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             self._overlay_kept_home = await self._overlay_find_kept_home()
             return await super().create_object()
         self._overlay_say(progress.CREATE, "Creating the container")
+        self._overlay_tell_choice()
         return await self._overlay_create("create")
 
     async def _overlay_create(self, how: str) -> Any:
@@ -284,6 +286,8 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
                 home_volume=volume,
                 home_refused=self._overlay_home_refused,
                 fields={"username": self.escaped_name, "servername": self.escape(self.name.lower())},
+                choice=self._overlay_choice,
+                start_timeout=self.start_timeout,
             )
         except OverlayError as e:
             raise failure.config_failure(e.message, e.hint) from None
@@ -348,21 +352,27 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         await self._overlay_create("plan")
         plan = self._overlay_plan
         assert plan is not None
-        if plan.hash == label:
+        if plan.hash == label and self._overlay_choice is None:
             return
         diff = await engine.run(engine.client.diff, obj["Id"])
         keep = reason_to_keep(obj, plan, diff)
         if keep:
             self._overlay_old(keep)
             return
-        self.log.info("Recreating %s: the overlay's settings have changed", self.object_name)
-        self._overlay_say(progress.CREATE, "Replacing the container: its settings have changed")
+        why = "its settings have changed" if plan.hash != label else "this start is a different one"
+        self.log.info("Recreating %s: %s", self.object_name, why)
+        self._overlay_say(progress.CREATE, f"Replacing the container: {why}")
         self.object_id = obj["Id"]
         await self.stop_object()
         await self.remove_object()
 
     def _overlay_old(self, why: str) -> None:
         sentence = f"{CODES['old-container']} It is started as it is, because {why}."
+        if self._overlay_choice is not None:
+            sentence = (
+                f"This container can't be replaced, because {why}: it is started as it is. In a terminal, "
+                f"`overlay {self._overlay_choice.what}` does what you asked for."
+            )
         self.log.warning("%s: [old-container] %s", self._log_name, sentence)
         self._overlay_say(progress.CREATE, sentence)
 
@@ -446,7 +456,9 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         self.log.warning("%s: %s\n%s", self._log_name, message, tail)
         if self.remove:
             await self._overlay_until_gone(self._overlay_watch.container)
-        return failure.spawn_failure(self, message, reason=failure.label_of(death), tail=tail)
+        return failure.spawn_failure(
+            self, message, reason=failure.label_of(death), tail=tail, safe=self._overlay_choice is None
+        )
 
     async def _overlay_explain(self, error: Exception) -> None:
         """Raise a better exception for a failed start, where there is one."""

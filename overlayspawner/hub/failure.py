@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import jupyterhub
+from jupyterhub.utils import url_path_join
 from tornado import web
+
+from overlayspawner.hub import choice
 
 if TYPE_CHECKING:
     from overlayspawner.hub.deaths import Death
@@ -88,7 +92,7 @@ def image_caused(explanation: str) -> bool:
 
 
 def spawn_failure(
-    spawner: Any, message: str, *, reason: str, tail: str = "", hint: str = ""
+    spawner: Any, message: str, *, reason: str, tail: str = "", hint: str = "", safe: bool = False
 ) -> web.HTTPError:
     """Return the exception that tells user and administrator why a spawn failed, without a traceback.
 
@@ -106,9 +110,14 @@ def spawn_failure(
         The last lines that the server printed, without secrets.
     hint:
         What to do.
+    safe:
+        Offer safe mode: what the user installed may be the reason.
     """
-    text = " ".join(part for part in (message, hint) if part)
+    url = _safe_url(spawner) if safe else ""
+    plain = " ".join(part for part in (message, hint) if part)
+    text = f"{plain} To start without the packages that you installed, open {url} ." if url else plain
     if tail:
+        plain += f" The last lines it printed:\n{tail}"
         text += f" The last lines it printed:\n{tail}"
     exception: web.HTTPError
     if SpawnException is not None:
@@ -118,9 +127,20 @@ def spawn_failure(
         exception = web.HTTPError(400, text)
     # What pages and progress show, whatever JupyterHub makes of the rest.
     exception.jupyterhub_message = text  # type: ignore[attr-defined]
+    if url:
+        exception.jupyterhub_html_message = choice.offer(url, plain)  # type: ignore[attr-defined]
     if _COUNTS_EVERYTHING:
         _uncount(spawner)
     return exception
+
+
+def _safe_url(spawner: Any) -> str:
+    """Return the address that starts a spawner's server in safe mode, ``""`` where there is no hub."""
+    hub, name = getattr(spawner, "hub", None), getattr(spawner.user, "escaped_name", "")
+    if hub is None or not name:
+        return ""
+    path = url_path_join(hub.base_url, "spawn", name, quote(getattr(spawner, "name", ""), safe="@~"))
+    return f"{path}?{choice.OPTION}=safe"
 
 
 def _uncount(spawner: Any) -> None:

@@ -108,7 +108,13 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
         if settings is not None:
             fields = {"username": self.user.name, "servername": self.name}
             # no mounts here: the home of a local user is persistent
-            env[SPEC_ENV] = build_spec(settings, fields=fields, mounts=None).to_json()
+            env[SPEC_ENV] = build_spec(
+                settings,
+                fields=fields,
+                mounts=None,
+                choice=self._overlay_choice,
+                start_timeout=self.start_timeout,
+            ).to_json()
         return env
 
     async def start(self) -> Any:
@@ -119,6 +125,7 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
         tornado.web.HTTPError
             The server can't start; the message is for the user.
         """
+        self._overlay_choose()
         self._overlay_settings = await self._overlay_read_settings()
         if self._overlay_settings is None:
             self._overlay_end()
@@ -128,6 +135,7 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
         command = me.cmd
         try:
             self._overlay_say(progress.CREATE, "Preparing the server")
+            self._overlay_tell_choice()
             directory = deliver(self.overlay_payload_dir)
             # LocalProcessSpawner reads it while it starts the process, and nobody else does meanwhile
             me.cmd = boot.wrap(list(command), directory)
@@ -151,7 +159,13 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
                 death = watch.result()
                 message = failure.describe(death)
                 hint = "The hub's log has what it printed."
-                raise failure.spawn_failure(self, message, reason=failure.label_of(death), hint=hint)
+                raise failure.spawn_failure(
+                    self,
+                    message,
+                    reason=failure.label_of(death),
+                    hint=hint,
+                    safe=self._overlay_choice is None,
+                )
         finally:
             watch.cancel()
 

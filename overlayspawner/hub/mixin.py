@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.traitlets import ByteSpecification, Callable
-from jupyterhub.utils import make_ssl_context, url_path_join
-from traitlets import Bool, CaselessStrEnum, Float, HasTraits, List, Unicode, Union
+from jupyterhub.utils import make_ssl_context, maybe_future, url_path_join
+from traitlets import Bool, CaselessStrEnum, Float, HasTraits, List, Unicode, Union, validate
 
-from overlayspawner.hub import config, progress, waiting
+from overlayspawner.hub import choice, config, progress, waiting
 from overlayspawner.hub.failure import config_failure
 from overlayspawner.payload.contract import KINDS, LIFETIMES, OverlayError
 
@@ -181,11 +182,17 @@ class OverlaySpawnerMixin(HasTraits):
         CaselessStrEnum(config.FORMS, "auto"),
         """
         Whether the spawn page offers the overlay's own choices. ``auto``: only where you have a form already,
-        so that servers that start with one click go on doing so.
+        so that servers that start with one click go on doing so. ``always``: everywhere. ``never``: nowhere.
+
+        The choices are for one start only: *safe mode* (without the packages that the user installed), and
+        *start over* (those packages are moved aside). Safe mode can also be had by a link,
+        ``/hub/spawn?overlay=safe``, whatever this setting is.
         """,
     )
 
     _overlay_settings: Settings | None = None
+    _overlay_chosen: choice.Choice | None = None
+    _overlay_choice: choice.Choice | None = None
     _overlay_journal: progress.Journal | None = None
     _overlay_started = 0.0
 
@@ -225,7 +232,66 @@ class OverlaySpawnerMixin(HasTraits):
                 self.log.warning("overlay_%s is set, but has no effect in this version yet.", name)
         return settings
 
+    # -- what the user chose ----------------------------------------------------------------------------
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Around the instance's own methods, not in overrides of ours: an administrator's subclass may
+        # override them without calling ours.
+        me: Any = self
+        me.get_options_form = partial(self._overlay_get_form, me.get_options_form)
+        me.run_options_from_form = partial(self._overlay_from_form, me.run_options_from_form)
+        me.options_from_query = partial(self._overlay_from_query, me.options_from_query)
+
+    async def _overlay_get_form(self, inner: Any) -> Any:
+        form = await maybe_future(inner())
+        if not await self._overlay_value("overlay_enabled"):
+            return form
+        return choice.in_form(form or "", await self._overlay_value("overlay_form"))
+
+    def _overlay_from_form(self, inner: Any, form: dict[str, Any]) -> Any:
+        rest, chosen = choice.from_form(form)
+        return choice.with_choice(inner(rest), chosen)
+
+    def _overlay_from_query(self, inner: Any, query: dict[str, Any]) -> Any:
+        rest, chosen = choice.from_query(query)
+        if rest or not query:
+            return choice.with_choice(inner(rest), chosen)
+        # Nothing but the choice: the link must not make the hub forget what was chosen before.
+        stored = getattr(getattr(self, "orm_spawner", None), "user_options", None) or {}
+        return choice.with_choice(dict(stored), chosen)
+
+    @validate("user_options")
+    def _overlay_take_choice(self, proposal: Any) -> Any:
+        """Take our choice out of the options, also out of those that the hub has stored a moment ago.
+
+        The hub gives options to the spawner before any hook of the administrator sees them, and nothing can
+        come in between; so no start but this one finds the choice.
+        """
+        options = proposal["value"]
+        rest, chosen = choice.split(options or {})
+        if len(rest) == len(options or {}):
+            return options
+        self._overlay_chosen = chosen
+        orm_spawner = getattr(self, "orm_spawner", None)
+        if orm_spawner is not None:
+            orm_spawner.user_options = rest
+        return rest
+
     # -- the start --------------------------------------------------------------------------------------
+
+    def _overlay_choose(self) -> None:
+        """Begin to follow what was chosen for this start, and forget it."""
+        self._overlay_choice, self._overlay_chosen = self._overlay_chosen, None
+
+    def _overlay_tell_choice(self) -> None:
+        """Show on the spawn page what is different this time."""
+        if self._overlay_choice is not None:
+            texts = {
+                "safe": "Safe mode: starting without the packages that you installed",
+                "reset": "Starting over: the packages that you installed are moved aside",
+            }
+            self._overlay_say(progress.CREATE, texts[self._overlay_choice.what])
 
     def _overlay_begin(self) -> None:
         """Note that a spawn starts."""

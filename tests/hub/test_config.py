@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from overlayspawner.hub.choice import Choice
 from overlayspawner.hub.config import (
     Mount,
     Settings,
@@ -95,7 +96,9 @@ def test_too_large_a_spec_is_refused() -> None:
 
 def test_the_hash_is_about_settings_and_payload_only() -> None:
     plain = build_spec(Settings())
-    assert spec_hash(plain, "p") == spec_hash(build_spec(Settings(), safe=True, notices=[{"code": "x"}]), "p")
+    once = build_spec(Settings(), choice=Choice("reset", "n"), start_timeout=9, notices=[{"code": "x"}])
+    assert (once.safe, once.reset, once.nonce, once.start_timeout) == (False, True, "n", 9.0)
+    assert spec_hash(plain, "p") == spec_hash(once, "p")
     assert spec_hash(plain, "p") != spec_hash(plain, "q")
     assert spec_hash(plain, "p") != spec_hash(build_spec(Settings(kernel="add")), "p")
     secret = build_spec(Settings(index_url="https://me:secret@example.org/simple"))
