@@ -86,14 +86,40 @@ _ovl_start() {
         return 0
     fi
     # Only shell assignments are evaluated, and only between the two lines that our own program prints.
-    # Not `python overlay.pyz start`: runpy alone would cost a quarter of the whole. A damaged zip must not
-    # end in a pip-installed overlayspawner of the image.
-    _ovl_out=$("$_ovl_python" -I -c 'import sys
-sys.path.insert(0, sys.argv[1])
+    # Not `python overlay.pyz start`: runpy alone would cost a quarter of the whole. start.bin holds the modules
+    # of the start, compiled where this Python is of the same version as the hub's; whatever is wrong with it,
+    # the zip has them too. A damaged zip must not end in a pip-installed overlayspawner of the image.
+    _ovl_out=$("$_ovl_python" -I -c 'import sys, os
+root = sys.argv[1] + "/"
+pyz = root + "overlay.pyz"
+def load():
+    import marshal
+    from _frozen_importlib_external import MAGIC_NUMBER
+    with open(root + "start.bin", "rb") as f:
+        size, magic, codes, modules = marshal.loads(f.read())
+    if os.stat(pyz).st_size != size:
+        sys.exit("the payload is damaged")
+    codes = marshal.loads(codes) if magic == MAGIC_NUMBER else [None] * len(modules)
+    for code, (name, path, package, text) in zip(codes, modules):
+        module = sys.modules[name] = type(sys)(name)
+        module.__file__ = pyz + "/" + path
+        if package:
+            module.__path__ = [module.__file__[:-12]]
+        module.__package__ = name if package else name.rpartition(".")[0]
+        exec(code or compile(text, module.__file__, "exec", 0, True), module.__dict__)
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, module)
+try:
+    load()
+except Exception:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "overlayspawner"]:
+        del sys.modules[name]
+    sys.path.insert(0, pyz)
 import overlayspawner
-overlayspawner.__file__.startswith(sys.argv[1]) or sys.exit("the payload is damaged")
+overlayspawner.__file__.startswith(pyz) or sys.exit("the payload is damaged")
 from overlayspawner.payload.bootstrap import main
-main(sys.argv[2:])' "$OVERLAYSPAWNER_PAYLOAD/overlay.pyz" start) || _ovl_out=
+main(sys.argv[2:])' "$OVERLAYSPAWNER_PAYLOAD" start) || _ovl_out=
     case $_ovl_out in
     *'# overlayspawner 1
 '*'# overlayspawner end'*)

@@ -3,18 +3,24 @@
 The zip is made on the hub from the installed package. It is deterministic (the same sources give the same
 bytes), so that its hash can name it: two hubs of one version share what they deliver, and an upgrade is
 delivered beside the old version while containers still run from that.
+
+Beside it lies ``start.bin``: the modules of the start once more, in a form that is read at once. Finding
+them in the zip and compiling them would cost each start more than all that they do. It holds bytecode for
+Pythons of the hub's own version, and sources for the others.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import io
+import marshal
 import zipfile
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-from overlayspawner.payload.contract import PAYLOAD_COMPLETE, PAYLOAD_LAUNCHER, PAYLOAD_ZIP
+from overlayspawner.payload.contract import PAYLOAD_COMPLETE, PAYLOAD_LAUNCHER, PAYLOAD_START, PAYLOAD_ZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +28,26 @@ if TYPE_CHECKING:
 
 MAX_ZIP_BYTES = 450_000
 """Budget of the zip: a Kubernetes Secret and a Swarm config have to hold it, in base64 where need be."""
+
+START_MODULES = (
+    "overlayspawner",
+    "overlayspawner.payload",
+    "overlayspawner.payload.contract",
+    "overlayspawner.payload.jsontext",
+    "overlayspawner.payload.files",
+    "overlayspawner.payload.probe",
+    "overlayspawner.payload.overlay",
+    "overlayspawner.payload.kernelspec",
+    "overlayspawner.payload.runtime",
+    "overlayspawner.payload.context",
+    "overlayspawner.payload.storage",
+    "overlayspawner.payload.bootstrap",
+)
+"""What a start imports, each after those that it imports itself."""
+
+_MARSHAL = 2
+"""Version of the format of ``start.bin``: later ones note how often an object is used at the moment, so that
+two builds would differ."""
 
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the zip format's epoch
 
@@ -32,16 +58,19 @@ class Payload(NamedTuple):
     Parameters
     ----------
     id:
-        SHA-256 (hexadecimal) over zip and launcher.
+        SHA-256 (hexadecimal) over the other three.
     zip:
         The bytes of ``overlay.pyz``.
     launcher:
         The bytes of ``launcher.sh``.
+    start:
+        The bytes of ``start.bin``.
     """
 
     id: str
     zip: bytes
     launcher: bytes
+    start: bytes
 
     @property
     def short_id(self) -> str:
@@ -50,7 +79,7 @@ class Payload(NamedTuple):
 
     def contents(self) -> dict[str, bytes]:
         """Return file name to bytes, without the mark that says that all of it is there."""
-        return {PAYLOAD_ZIP: self.zip, PAYLOAD_LAUNCHER: self.launcher}
+        return {PAYLOAD_ZIP: self.zip, PAYLOAD_LAUNCHER: self.launcher, PAYLOAD_START: self.start}
 
     def mark(self) -> tuple[str, bytes]:
         """Return name and bytes of the mark, which is written last."""
@@ -62,12 +91,14 @@ def build() -> Payload:
     """Build the payload from the installed package; the result is kept in memory."""
     package = files("overlayspawner")
     launcher = (package / "hub" / PAYLOAD_LAUNCHER).read_bytes()
-    data = make_zip(dict(_sources(package)))
-    # The lengths keep "zip, launcher" apart from any other split of the same bytes.
-    digest = hashlib.sha256(f"{len(data)} {len(launcher)}\n".encode())
-    digest.update(data)
-    digest.update(launcher)
-    return Payload(digest.hexdigest(), data, launcher)
+    sources = dict(_sources(package))
+    data = make_zip(sources)
+    start = make_start(sources, len(data))
+    # The lengths keep these parts from any other split of the same bytes.
+    digest = hashlib.sha256(f"{len(data)} {len(launcher)} {len(start)}\n".encode())
+    for part in (data, launcher, start):
+        digest.update(part)
+    return Payload(digest.hexdigest(), data, launcher, start)
 
 
 def _sources(package: Traversable) -> Iterator[tuple[str, bytes]]:
@@ -99,3 +130,26 @@ def make_zip(sources: dict[str, bytes]) -> bytes:
             info.external_attr = 0o644 << 16
             archive.writestr(info, sources[name])
     return buffer.getvalue()
+
+
+def make_start(sources: dict[str, bytes], zip_size: int) -> bytes:
+    """Return ``start.bin``, which the launcher reads.
+
+    Parameters
+    ----------
+    sources:
+        File name in the zip to content.
+    zip_size:
+        Bytes of the zip that it belongs to: beside another one it is not used.
+    """
+    texts = []
+    codes = []
+    for name in START_MODULES:
+        path = name.replace(".", "/")
+        package = f"{path}/__init__.py" in sources
+        path += "/__init__.py" if package else ".py"
+        text = sources[path].decode()
+        texts.append((name, path, package, text))
+        codes.append(compile(text, path, "exec", dont_inherit=True))
+    compiled = marshal.dumps(codes, _MARSHAL)
+    return marshal.dumps((zip_size, importlib.util.MAGIC_NUMBER, compiled, texts), _MARSHAL)

@@ -30,6 +30,7 @@ UV_DIR = "/opt/overlayspawner-uv"
 
 PAYLOAD_ZIP = "overlay.pyz"
 PAYLOAD_LAUNCHER = "launcher.sh"
+PAYLOAD_START = "start.bin"
 PAYLOAD_COMPLETE = "COMPLETE"
 """Written last into a payload volume: without it the volume counts as empty."""
 

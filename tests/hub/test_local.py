@@ -78,7 +78,7 @@ def test_a_half_delivered_payload_is_completed(tmp_path: Path, damage: str) -> N
     for name in damage.split():
         (directory / name).unlink()
     assert local.deliver(str(tmp_path)) == str(directory)
-    assert sorted(os.listdir(directory)) == ["COMPLETE", "launcher.sh", "overlay.pyz"]
+    assert sorted(os.listdir(directory)) == ["COMPLETE", "launcher.sh", "overlay.pyz", "start.bin"]
     assert os.listdir(tmp_path) == [directory.name]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import marshal
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 import overlayspawner
 from overlayspawner.hub import payload_zip
@@ -27,6 +31,30 @@ def test_two_builds_give_the_same_bytes_whatever_the_dates_and_modes_of_the_sour
         os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
         payload_zip.build.cache_clear()
     assert second == first
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_another_process_builds_the_same_bytes(seed: str) -> None:
+    code = "from overlayspawner.hub import payload_zip; print(payload_zip.build().id)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": seed},
+    )
+    assert done.stdout.strip() == payload_zip.build().id
+
+
+def test_the_start_is_the_zip_s() -> None:
+    built = payload_zip.build()
+    size, magic, codes, modules = marshal.loads(built.start)
+    assert size == len(built.zip)
+    assert magic == importlib.util.MAGIC_NUMBER
+    assert len(marshal.loads(codes)) == len(modules)
+    with zipfile.ZipFile(io.BytesIO(built.zip)) as archive:
+        for _, path, _, text in modules:
+            assert archive.read(path).decode() == text
 
 
 def test_the_id_depends_on_every_source() -> None:

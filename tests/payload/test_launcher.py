@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from overlayspawner.hub import boot, payload_zip
+from tests.support.user import as_user
 
 SHELLS = [s for s in ("dash", "bash", "busybox") if shutil.which(s)]
 
@@ -29,8 +30,8 @@ def payload(tmp_path: Path) -> Path:
     directory = tmp_path / "payload"
     directory.mkdir()
     built = payload_zip.build()
-    (directory / "overlay.pyz").write_bytes(built.zip)
-    (directory / "launcher.sh").write_bytes(built.launcher)
+    for name, content in built.contents().items():
+        (directory / name).write_bytes(content)
     (directory / "COMPLETE").write_text("")
     return directory
 
@@ -146,6 +147,7 @@ def test_the_command_is_run_unchanged_without_a_spec(shell: list[str], payload: 
         ("no zip", "payload-missing"),
         ("zip is garbage", "bootstrap-failed"),
         ("zip is truncated", "bootstrap-failed"),
+        ("zip of another version", "bootstrap-failed"),
         ("python dies", "bootstrap-failed"),
         ("python prints garbage", "bootstrap-failed"),
         ("spec is garbage", "bad-spec"),
@@ -169,6 +171,8 @@ def test_whatever_is_broken_the_command_runs(
         zip_file.write_bytes(os.urandom(1000))
     elif damage == "zip is truncated":
         zip_file.write_bytes(zip_file.read_bytes()[:-2000])
+    elif damage == "zip of another version":
+        zip_file.write_bytes(zip_file.read_bytes() + b"\0")
     elif damage == "python dies":
         script(bin_dir / "python3.98", "#!/bin/sh\nkill -9 $$\n")
         single.write_text("#!/usr/bin/env python3.98\n")
@@ -210,3 +214,50 @@ def test_what_is_cut_off_is_not_evaluated(shell: list[str], payload: Path, bin_d
 
 def test_the_exit_status_is_the_command_s(shell: list[str], payload: Path) -> None:
     assert run(shell, payload, ["sh", "-c", "exit 42"]).returncode == 42
+
+
+# Runs the launcher, then prints what it left in its variables.
+SHOW = ["sh", "-c", 'echo "${OVERLAYSPAWNER_RUNTIME:+opened}"']
+
+
+def start(
+    shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path, spec: str = '{"v": 1}', **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Start with a home, as the user that runs the tests."""
+    script(bin_dir / "jupyterhub-singleuser", f"#!{sys.executable}\n")
+    for name in ("home", "run"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    env = {"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), **env}
+    shell = [*as_user(), *shell]
+    return run(shell, payload, SHOW, OVERLAYSPAWNER_SPEC=spec, PATH=f"{bin_dir}:/usr/bin:/bin", **env)
+
+
+@pytest.mark.parametrize("damage", ["none", "empty", "garbage", "truncated", "gone"])
+def test_the_zip_stands_in_for_a_damaged_start(
+    shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path, damage: str
+) -> None:
+    path = payload / "start.bin"
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage != "none":
+        path.write_bytes({"empty": b"", "garbage": b"\xff" * 900, "truncated": content[:-500]}[damage])
+    done = start(shell, payload, bin_dir, tmp_path)
+    assert done.stdout == "opened\n", done.stderr
+    assert (tmp_path / "home/.overlay/default/overlay.json").is_file()
+
+
+def test_a_start_needs_nothing_but_start_bin(
+    shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path
+) -> None:
+    """Else the zip is searched, which costs as much as all of the start."""
+    program = (payload / "launcher.sh").read_text()
+    last = "main(sys.argv[2:])"
+    assert program.count(last) == 1
+    said = "; import zipimport; print(list(zipimport._zip_directory_cache)"
+    said += ', {"json", "re"} & set(sys.modules), file=sys.stderr)'
+    (payload / "launcher.sh").write_text(program.replace(last, last + said))
+    for _ in ("create", "warm"):
+        done = start(shell, payload, bin_dir, tmp_path)
+        assert done.stdout == "opened\n", done.stderr
+        assert done.stderr.splitlines()[-1] == "[] set()"
