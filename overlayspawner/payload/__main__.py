@@ -11,11 +11,17 @@ if __name__ == "__main__":
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb not in MODULES:
         sys.exit(f"usage: overlay.pyz {'|'.join(MODULES)} ...")
-    if verb == "cli" and __file__.endswith("/overlayspawner/payload/__main__.py"):
-        # installed, not the zip: perhaps into ~/.local, which an isolated Python leaves out
+    root = ""
+    if __file__.endswith("/overlayspawner/payload/__main__.py"):
+        # installed, not the zip: perhaps into ~/.local, or into an image that an isolated env does not see
         root = __file__[: -len("/overlayspawner/payload/__main__.py")]
-        if root not in sys.path:
+        if root in sys.path:
+            root = ""
+        else:
             sys.path.append(root)
     from importlib import import_module
 
-    sys.exit(import_module("overlayspawner.payload." + MODULES[verb]).main(sys.argv[2:]))
+    module = import_module("overlayspawner.payload." + MODULES[verb])
+    if root and verb == "kernel":
+        sys.path.remove(root)  # a package finds its own modules; notebooks shall not find others there
+    sys.exit(module.main(sys.argv[2:]))
