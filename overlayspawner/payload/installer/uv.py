@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 from overlayspawner.payload import contract, files
 from overlayspawner.payload.context import Context
@@ -14,6 +16,7 @@ from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import uv_env
 from overlayspawner.payload.procs import Cancel, clean_env, run
+from overlayspawner.payload.requirements import normalise
 from overlayspawner.payload.stage import Stage
 
 OLDEST = (0, 4, 30)
@@ -47,6 +50,9 @@ class Uv:
         visible: Sequence[Dist],
         upgrade: Sequence[str] = (),
         constraints: Sequence[str] = (),
+        rebuild: Sequence[str] = (),
+        build: bool = True,
+        dry: bool = False,
         on_line: Optional[OnLine] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
@@ -69,10 +75,45 @@ class Uv:
         for name in upgrade:
             # never --upgrade: it means every package that is visible
             argv += ["--upgrade-package", name]
+        for name in rebuild:
+            argv += ["--refresh-package", name]
+        argv += [] if build else ["--no-build"]
+        argv += ["--dry-run"] if dry else []
         env = uv_env(ctx, cache_dir(ctx))
         result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
         if result.rc != 0 or result.cancelled:
             raise failure(result, stage.path, "uv")
+
+    def origins(self, ctx: Context, pins: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return where packages come from, as far as the cache tells; the network is not asked.
+
+        Parameters
+        ----------
+        pins:
+            ``name==version`` each.
+
+        Returns
+        -------
+        dict
+            Name to the tables of PEP 751 (``wheels``, ``sdist``); empty when one of them is not in the cache.
+        """
+        from overlayspawner.payload.lockfile import loads
+
+        _, env = ctx.require()
+        # in the container: an env may be on a storage with nothing left
+        with tempfile.TemporaryDirectory(prefix="overlayspawner-lock-") as folder:
+            listed, out = os.path.join(folder, "pins.in"), os.path.join(folder, "pylock.toml")
+            files.write_atomic(listed, "".join(pin + "\n" for pin in pins), sync=False)
+            argv = [self.path, "pip", "compile", "--offline", "--no-deps", "--format", "pylock.toml"]
+            argv += ["--no-header", "--python", env.python, "-o", out, listed]
+            # constraints have been met when these versions were chosen
+            environ = {k: v for k, v in uv_env(ctx, cache_dir(ctx)).items() if k != "UV_CONSTRAINT"}
+            result = run(argv, env=environ, cwd=folder, timeout=20)
+            if result.rc != 0:
+                return {}
+            with open(out, encoding="utf-8") as f:
+                packages = loads(f.read()).get("packages") or []
+        return {normalise(str(item["name"])): dict(item) for item in packages}
 
 
 def cache_dir(ctx: Context) -> str:
@@ -95,10 +136,49 @@ def cache_dir(ctx: Context) -> str:
     try:
         path = _make(os.path.dirname(overlay.path))
         if os.stat(path).st_dev == os.stat(env.path).st_dev and os.access(path, os.W_OK):
-            return path
+            return path if _lockable(path) else _local(ctx)
     except OSError:
         pass
-    return _make(overlay.path)
+    path = _make(overlay.path)
+    return path if _lockable(path) else _local(ctx)
+
+
+def _lockable(path: str) -> bool:
+    """Whether uv can lock a cache there. It gives up where it can't (some network file systems)."""
+    import fcntl
+
+    try:
+        fd = files.open_lock(os.path.join(path, ".lock"))
+    except OSError:
+        return True  # a full disk, for example: uv says it better
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _local(ctx: Context) -> str:
+    """Return a cache that lives as long as the container does: copies instead of links, but it works."""
+    import tempfile
+
+    if ctx.runtime:
+        return os.path.join(ctx.runtime, "uv-cache")
+    path = os.path.join(tempfile.gettempdir(), f"overlayspawner-uv-{os.getuid()}")
+    try:
+        os.mkdir(path, 0o700)
+    except OSError:
+        pass
+    info = os.lstat(path)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
+        path = tempfile.mkdtemp(
+            prefix="overlayspawner-uv-"
+        )  # somebody else's: what is in it is not to be used
+    return path
 
 
 def _make(folder: str) -> str:
