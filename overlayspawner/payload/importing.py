@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from overlayspawner.payload import plan as plans
@@ -17,10 +17,9 @@ from overlayspawner.payload import revisions, sources
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.dists import base_dists, listing, overlay_dists, user_site
+from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 MAX_ENTRIES = 200
 """Directories looked at in a home, and environments told of, at most."""
@@ -129,16 +128,16 @@ def import_packages(
     ctx.require()
     if not source:
         raise OverlayError("bad-request", "Nothing to import was named.", _what_there_is(ctx))
-    said = _Events(on_event)
-    said("resolving", f"Looking at {source}.")
+    said = Events(on_event, cancel)
+    said.say("resolving", f"Looking at {source}.")
     what = sources.read(source, user_site=user_site(ctx), home=ctx.home)
     wanted = _select(ctx, what)
     lines: list[Requirement] = []
     result: Optional[dict[str, Any]] = None
     if wanted:
         pins = _pins(ctx, what)
-        said("resolving", f"{_count(len(wanted), 'requirement')} from {what.title}.")
-        lines, pinned = _installable(ctx, what, wanted, pins, cancel, said)
+        said.say("resolving", f"{_count(len(wanted), 'requirement')} from {what.title}.")
+        lines, pinned = _installable(ctx, what, wanted, pins, said)
         if lines:
             result = _install(
                 ctx,
@@ -155,7 +154,7 @@ def import_packages(
             "revision": {**last, "changed": False},
             "plan": plans.build(new={}, overlay={}, base={}),
         }
-        said("done", f"There was nothing to import from {what.title}.")
+        said.say("done", f"There was nothing to import from {what.title}.")
     return {**result, "requirements": [redact(line.text) for line in lines], "left_out": what.left_out}
 
 
@@ -196,19 +195,18 @@ def _installable(
     what: sources.Source,
     wanted: list[Requirement],
     pins: list[str],
-    cancel: Optional[Cancel],
-    said: _Events,
+    said: Events,
 ) -> tuple[list[Requirement], bool]:
     """Return the lines that can be installed together, and whether in the versions that are there.
 
     Halves what fails until the lines that are to blame are found: few attempts where few are.
     """
-    if pins and _attempt(ctx, wanted, pins, cancel) is None:
+    if pins and _attempt(ctx, wanted, pins, said) is None:
         return wanted, True
-    error = _attempt(ctx, wanted, [], cancel)
+    error = _attempt(ctx, wanted, [], said)
     if error is None:
         if pins:
-            said("resolving", "Not all of the versions that are there can be had; newer ones are taken.")
+            said.say("resolving", "Not all of the versions that are there can be had; newer ones are taken.")
         return wanted, False
     good: list[Requirement] = []
 
@@ -216,11 +214,11 @@ def _installable(
         if len(part) == 1:
             text = part[0].text
             what.leave_out(text, why.message, why.hint)
-            said("resolving", f"Left out: {redact(text)}. {why.message}", package=text)
+            said.say("resolving", f"Left out: {redact(text)}. {why.message}", package=text)
             return
         middle = len(part) // 2
         for half in (part[:middle], part[middle:]):
-            problem = _attempt(ctx, [*good, *half], [], cancel)
+            problem = _attempt(ctx, [*good, *half], [], said)
             if problem is None:
                 good.extend(half)
             else:
@@ -230,9 +228,7 @@ def _installable(
     return good, False
 
 
-def _attempt(
-    ctx: Context, lines: list[Requirement], pins: list[str], cancel: Optional[Cancel]
-) -> Optional[OverlayError]:
+def _attempt(ctx: Context, lines: list[Requirement], pins: list[str], said: Events) -> Optional[OverlayError]:
     """Prepare an installation and drop it; return why it can't be done, or ``None``.
 
     What was downloaded stays in the installer's cache, so that the installation that follows is quick.
@@ -255,7 +251,8 @@ def _attempt(
                 stage,
                 visible=list(visible.values()),
                 constraints=[*ctx.spec.constraints, *pins],
-                cancel=cancel,
+                on_line=said.line,
+                cancel=said.cancel,
             )
     except OverlayError as e:
         if e.code not in _OF_ONE:
@@ -275,20 +272,6 @@ def _install(ctx: Context, lines: list[Requirement], pins: list[str], **keywords
     # read already: the user's own projects are taken along, which a request may not name
     wanted: Any = lines
     return apply(ctx, "install", install=wanted, **keywords)
-
-
-class _Events:
-    """Calls a listener, where there is one."""
-
-    def __init__(self, on_event: Optional[OnEvent]) -> None:
-        self._on_event = on_event
-
-    def __call__(self, phase: str, message: str, *, package: str = "") -> None:
-        if self._on_event is not None:
-            event: dict[str, Any] = {"phase": phase, "message": message}
-            if package:
-                event["package"] = redact(package)
-            self._on_event(event)
 
 
 # -- looking around ---------------------------------------------------------------------------------------
