@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 
+if False:  # for type checkers only: nothing but os is imported on the start path
+    from collections.abc import Iterable
+
 _fault = os.environ.get("OVERLAYSPAWNER_FAULT", "")
 _mark, _, _fault = _fault.rpartition("@")
 _counting = not _mark
@@ -40,6 +43,19 @@ def step(name: str) -> None:
 
         code = getattr(errno, how)
         raise OSError(code, os.strerror(code), name)
+
+
+def inject(fault: str) -> None:
+    """Set what ``OVERLAYSPAWNER_FAULT`` would set, and count from the start: for tests that fork."""
+    global _mark, _fault, _counting, _steps
+    _mark, _, _fault = fault.rpartition("@")
+    _counting = not _mark
+    _steps = 0
+
+
+def steps() -> int:
+    """Return how many writes were counted: as many as a test can let fail."""
+    return _steps
 
 
 def fsync_dir(path: str) -> None:
@@ -111,6 +127,80 @@ def write_temp(
         discard(tmp)
         raise
     return tmp
+
+
+def overwrite(path: str, raw: bytes, *, size: int = 0) -> None:
+    """Write over the beginning of a file that exists, and flush it: needs no space where it has the room.
+
+    A crash can leave a part of it, which the content must show by itself.
+
+    Parameters
+    ----------
+    size:
+        What the file is cut to when it is longer; 0 leaves it.
+
+    Raises
+    ------
+    OSError
+        As the underlying calls.
+    """
+    step("overwrite " + path)
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        at = 0
+        while at < len(raw):
+            at += os.pwrite(fd, raw[at:], at)
+        if size and os.fstat(fd).st_size > size:
+            os.ftruncate(fd, size)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(path: str, paths: Iterable[str]) -> None:
+    """Make files that others wrote durable, with the directories between them and ``path``.
+
+    Writing back is started for all of them first, so that the disk is waited for once rather than each time.
+    Files that can't be opened are left alone.
+
+    Parameters
+    ----------
+    paths:
+        Relative to ``path``.
+
+    Raises
+    ------
+    OSError
+        The storage says that a file could not be written.
+    """
+    step("sync " + path)
+    folders = {""}
+    todo = []
+    for name in paths:
+        todo.append(os.path.join(path, name))
+        folder = os.path.dirname(name)
+        while folder not in folders:
+            folders.add(folder)
+            folder = os.path.dirname(folder)
+    for how in (_start_writing, os.fsync):
+        for name in todo:
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError:
+                continue  # a link, or a file that nobody may read
+            try:
+                how(fd)
+            finally:
+                os.close(fd)
+    for folder in sorted(folders, reverse=True):
+        fsync_dir(os.path.join(path, folder))
+
+
+def _start_writing(fd: int) -> None:
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    except (OSError, AttributeError):
+        pass  # only advice
 
 
 def discard(tmp: str) -> None:

@@ -7,7 +7,8 @@ renames follows the number of packages rather than of files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -32,16 +33,20 @@ class Ops:
     ----------
     steps:
         ``("out", path, place)`` moves a path of the env to a place in ``Env.state``;
-        ``("in", path, "")`` moves the stage's path into the env.
+        ``("in", path, place)`` moves a place in ``Env.state`` into the env, or the same path of the stage
+        when it is ``""``; ``("dir", path, "")`` makes a directory.
     in_the_way:
         Paths that were there and belonged to no package that the change replaces.
     modules:
         ``.py`` files moved one by one, whose compiled copies must go.
+    bytes_out:
+        Bytes of the files that are set aside.
     """
 
     steps: list[tuple[str, str, str]] = field(default_factory=list)
     in_the_way: list[str] = field(default_factory=list)
     modules: set[str] = field(default_factory=set)
+    bytes_out: int = 0
 
 
 def tree_of(paths: Iterable[str]) -> Tree:
@@ -62,23 +67,27 @@ def tree_of(paths: Iterable[str]) -> Tree:
     return root
 
 
-def plan_ops(env: Env, staged: Tree, removed: Tree, place: str) -> Ops:
+def plan_ops(
+    env: Env, staged: Tree, removed: Tree, place: str, sources: Mapping[str, str] | None = None
+) -> Ops:
     """Work out the renames that take an env from what it is to what it should be. Changes nothing.
 
     Parameters
     ----------
     staged:
-        What the stage brings.
+        What comes in.
     removed:
         The files of distributions that are replaced or removed.
     place:
         Name of this change's directory in ``set-aside`` and ``kept``.
+    sources:
+        Where that what comes in is, when it is not in a stage: path in the env → place in ``Env.state``.
     """
     site = os.path.relpath(env.site_packages, env.path)
     fixed = {"", "bin", "lib", os.path.dirname(site), site}
     outs: list[str] = []
-    _outs(env.path, "", removed, fixed, outs)
     ops = Ops()
+    _outs(env.path, "", removed, fixed, outs, ops)
     gone = dict.fromkeys(outs)
     numbers = iter(range(1, 1 << 31))
 
@@ -86,30 +95,40 @@ def plan_ops(env: Env, staged: Tree, removed: Tree, place: str) -> Ops:
         gone.pop(path, None)
         ops.steps.append(("out", path, f"{folder}/{place}/{next(numbers)}"))
 
-    def enter(rel: str, tree: Tree, taken: set[str]) -> None:
+    def enter(rel: str, tree: Tree, taken: set[str], above: str, fresh: bool) -> None:
         for name, node in sorted(tree.items()):
             path = os.path.join(rel, name)
             full = os.path.join(env.path, path)
-            if path in taken:
+            source = f"{above}/{name}" if above else ""
+            if sources is not None:
+                source = sources.get(path, source)
+            if fresh:
+                pass
+            elif path in taken:
                 out(path)
             elif os.path.lexists(full):
                 if isinstance(node, dict) and os.path.isdir(full) and not os.path.islink(full):
-                    enter(path, node, taken)
+                    enter(path, node, taken, source, False)
                     continue
                 for below in [p for p in gone if p.startswith(path + "/")]:
                     out(below)
                 ops.in_the_way.append(path)
                 out(path, KEPT)
-            ops.steps.append(("in", path, ""))
+            if sources is None or source:
+                ops.steps.append(("in", path, source))
+            elif isinstance(node, dict):
+                # what comes in was set aside piece by piece, and the directory has gone since
+                ops.steps.append(("dir", path, ""))
+                enter(path, node, taken, "", True)
 
-    enter("", staged, set(outs))
+    enter("", staged, set(outs), "", False)
     for path in list(gone):
         out(path)
     ops.modules = {path for _, path, _ in ops.steps if path.endswith(".py")}
     return ops
 
 
-def _outs(root: str, rel: str, tree: Tree, fixed: set[str], outs: list[str]) -> bool:
+def _outs(root: str, rel: str, tree: Tree, fixed: set[str], outs: list[str], ops: Ops) -> bool:
     """Collect the paths to move out below ``rel``; return whether the directory can go as a whole."""
     try:
         present = set(os.listdir(os.path.join(root, rel)))
@@ -119,9 +138,15 @@ def _outs(root: str, rel: str, tree: Tree, fixed: set[str], outs: list[str]) -> 
     mine: list[str] = []
     for name in sorted(present):
         node = tree.get(name)
+        if node is None and not whole and name != "__pycache__":
+            continue
         path = os.path.join(rel, name)
         full = os.path.join(root, path)
-        is_dir = os.path.isdir(full) and not os.path.islink(full)
+        try:
+            info = os.lstat(full)
+        except FileNotFoundError:
+            continue
+        is_dir = stat.S_ISDIR(info.st_mode)
         if node is None:
             if name == "__pycache__" and is_dir:
                 stays = {n for n in present if n.endswith(".py") and not isinstance(tree.get(n), tuple)}
@@ -129,10 +154,11 @@ def _outs(root: str, rel: str, tree: Tree, fixed: set[str], outs: list[str]) -> 
             else:
                 whole = False
         elif isinstance(node, dict):
-            whole = is_dir and _outs(root, path, node, fixed, mine) and whole
+            whole = is_dir and _outs(root, path, node, fixed, mine, ops) and whole
         elif is_dir:
             whole = False
         else:
+            ops.bytes_out += info.st_size
             mine.append(path)
     if whole and mine:
         outs.append(rel)

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from overlayspawner.payload import change, revisions
+from overlayspawner.payload import journal as journals
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.lease import acquire
 from overlayspawner.payload.moves import plan_ops, tree_of
 from tests.support import changes
 from tests.support.envs import run_child
+from tests.support.faults import left_over
 
 MAKE = "import sys; from tests.support.changes import make; make(sys.argv[1])"
 MEND = "import sys; from tests.support.changes import mend; print(mend(sys.argv[1]))"
@@ -40,8 +42,8 @@ def look(root: Path) -> tuple[str, dict[str, str]]:
 
 
 def state_of(root: Path) -> set[str]:
-    _, env = changes.places(str(root))
-    return set(os.listdir(env.state)) - {"lock", "lease.json", "set-aside", "kept"}
+    overlay, env = changes.places(str(root))
+    return set(left_over(overlay, env))
 
 
 def test_the_change(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_what_was_in_the_way_is_kept_and_told(tmp_path: Path) -> None:
     revision = revisions.read(overlay, 1)
     assert revision is not None
     assert sorted(revision["in_the_way"]) == [f"{changes.SITE}/becomes_file", f"{changes.SITE}/in_the_way.py"]
-    change.prune(env, keep=0)
+    change.prune(overlay, env, keep=0)
     assert os.path.isdir(os.path.join(env.state, "kept", "000001-x"))
     assert os.listdir(os.path.join(env.state, "set-aside")) == []
 
@@ -96,79 +98,6 @@ def test_what_was_replaced_is_set_aside_with_its_place(tmp_path: Path) -> None:
             found[path] = Path(there).read_text()
     expected = {path: changes.BEFORE[path] for path in changes.REMOVED}
     assert {path: found.get(path) for path in expected} == expected
-
-
-@pytest.mark.slow
-def test_killed_at_every_step(tmp_path: Path) -> None:
-    """Kill the commit at each of its writes; kill the repair at each of its own; then all is old or new."""
-    seen = set()
-    for step in range(1, 200):
-        root = tmp_path / f"kill{step}"
-        changes.prepare(str(root))
-        done = run_child(MAKE, str(root), fault=f"commit@{step}:kill")
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
-        # how far a repair gets before it is killed differs from commit to commit
-        run_child(MEND, str(root), fault=f"repair@{step % 7 + 1}:kill")
-        mended = run_child(MEND, str(root))
-        assert mended.returncode == 0, mended.stderr
-        state, wrong = look(root)
-        assert state in ("old", "new"), (step, wrong)
-        seen.add(state)
-        assert state_of(root) == set(), step
-        assert changes.mend(str(root)) == "clean"
-    else:
-        pytest.fail("the change never came to its end")
-    assert step > 30
-    assert seen == {"old", "new"}
-
-
-@pytest.mark.slow
-def test_a_repair_killed_at_every_step(tmp_path: Path) -> None:
-    for step in range(1, 200):
-        root = tmp_path / f"kill{step}"
-        changes.prepare(str(root))
-        assert run_child(MAKE, str(root), fault="commit@24:kill").returncode == -9
-        assert look(root)[0] == "mixed"
-        killed = run_child(MEND, str(root), fault=f"repair@{step}:kill").returncode != 0
-        assert changes.mend(str(root)) in ("undone", "clean")
-        assert look(root) == ("old", {}), step
-        if not killed:
-            break
-    else:
-        pytest.fail("the repair never came to its end")
-    assert step > 10
-
-
-@pytest.mark.slow
-def test_a_full_disk_at_every_step(tmp_path: Path) -> None:
-    """An error is undone on the spot, by the writer itself, before the commit point; after it all is new."""
-    code = """
-import sys
-from overlayspawner.payload.contract import OverlayError
-from tests.support.changes import make
-try:
-    make(sys.argv[1])
-except OverlayError as e:
-    print(e.code)
-"""
-    codes = set()
-    for step in range(1, 200):
-        root = tmp_path / f"full{step}"
-        changes.prepare(str(root))
-        done = run_child(code, str(root), fault=f"commit@{step}:ENOSPC")
-        assert done.returncode == 0, done.stderr
-        codes.add(done.stdout)
-        state, wrong = look(root)
-        if done.stdout:
-            assert (state, wrong) == ("old", {}), step
-        else:
-            changes.mend(str(root))
-            assert look(root) == ("new", {}), step
-            if step > 60:
-                break
-    assert codes == {"disk-full\n", ""}
 
 
 def test_a_pyc_that_python_would_take_for_current_is_gone(tmp_path: Path) -> None:
@@ -202,7 +131,8 @@ def test_what_someone_else_put_there_meanwhile_survives_an_undo(tmp_path: Path) 
     changes.prepare(str(tmp_path))
     _, env = changes.places(str(tmp_path))
     assert run_child(MAKE, str(tmp_path), fault="commit@24:kill").returncode == -9
-    journal = json.loads(Path(env.state, "journal.json").read_text())
+    journal = journals.read(env)
+    assert journal is not None
     out = next(
         path
         for kind, path, place in journal["steps"]
@@ -294,10 +224,10 @@ def test_a_journal_without_inodes_is_undone_as_well(tmp_path: Path) -> None:
     changes.prepare(str(tmp_path))
     _, env = changes.places(str(tmp_path))
     assert run_child(MAKE, str(tmp_path), fault="commit@24:kill").returncode == -9
-    path = Path(env.state, "journal.json")
-    journal = json.loads(path.read_text())
+    journal = journals.read(env)
+    assert journal is not None
     del journal["files"], journal["stage_inode"]
-    path.write_text(json.dumps(journal))
+    journals.write(env, journal)
     assert changes.mend(str(tmp_path)) == "undone"
     assert look(tmp_path) == ("old", {})
 
@@ -379,11 +309,11 @@ def test_a_journal_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_old_changes_are_forgotten(tmp_path: Path) -> None:
-    _, env = changes.places(str(tmp_path))
+    overlay, env = changes.places(str(tmp_path))
     root = Path(env.state, "set-aside")
     for n in range(15):
         (root / f"{n:06d}-x").mkdir(parents=True)
-    change.prune(env)
+    change.prune(overlay, env)
     assert sorted(os.listdir(root)) == [f"{n:06d}-x" for n in range(5, 15)]
 
 
