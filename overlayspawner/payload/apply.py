@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import events, removal, revisions
+from overlayspawner.payload import events, lockfile, removal, revisions
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import Commit, edited, repair
 from overlayspawner.payload.context import Context
@@ -196,6 +196,7 @@ class Job:
                 return {"revision": {**last, "changed": False}, "plan": plan}
             self.events.say("committing", "Moving the files into place.")
             revision = change.run(lease)
+            lockfile.write(self.ctx, self.env, revision=revision["id"], origins=stage.origins)
         self.events.say("done", events.done(plan))
         return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
 

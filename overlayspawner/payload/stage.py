@@ -16,6 +16,7 @@ import os
 import stat as stat_module
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from overlayspawner.payload import files
 from overlayspawner.payload.change import STAGES
@@ -89,25 +90,33 @@ class Stage:
         self.path = os.path.join(env.state, self.name)
         self.prefix = os.path.join(self.path, "prefix")
         self.site = Env(self.prefix, env.version).site_packages
+        self.origins: dict[str, dict[str, Any]] = {}
+        """Where new distributions came from, as far as the installer told: tables of PEP 751 by name."""
         self._stubs: dict[str, str] = {}
         self._taken_back: set[str] = set()
 
     def __enter__(self) -> Stage:
         try:
             files.mkdir(self.path, 0o700)
-            for path in (
-                self.prefix,
-                os.path.join(self.prefix, "lib"),
-                os.path.dirname(self.site),
-            ):
-                files.mkdir(path)
-            files.mkdir(self.site)
-            # Where platform packages go to lib64, they shall come to the same place.
-            files.symlink("lib", os.path.join(self.prefix, "lib64"))
+            self._make_prefix()
         except BaseException:
             files.remove_tree(self.path)
             raise
         return self
+
+    def _make_prefix(self) -> None:
+        for path in (self.prefix, os.path.join(self.prefix, "lib"), os.path.dirname(self.site), self.site):
+            files.mkdir(path)
+        # Where platform packages go to lib64, they shall come to the same place.
+        files.symlink("lib", os.path.join(self.prefix, "lib64"))
+
+    def clear(self) -> None:
+        """Make the prefix empty again, for another attempt."""
+        files.remove_tree(self.prefix)
+        self._stubs.clear()
+        self._taken_back.clear()
+        self.origins.clear()
+        self._make_prefix()
 
     def __exit__(self, *exc: object) -> None:
         files.remove_tree(self.path)

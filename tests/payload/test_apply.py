@@ -58,7 +58,8 @@ def ctx(
     assert snapshot(base.prefix) == before
     _, env = made.require()
     if os.path.isdir(env.state):
-        assert not [n for n in os.listdir(env.state) if n.startswith(("stage-", "journal"))]
+        assert not [n for n in os.listdir(env.state) if n.startswith("stage-")]
+        assert not pending(env)
 
 
 def install(ctx: Context, *lines: str) -> dict[str, Any]:

@@ -33,6 +33,9 @@ class Installer(Protocol):
         visible: Sequence[Dist],
         upgrade: Sequence[str] = (),
         constraints: Sequence[str] = (),
+        rebuild: Sequence[str] = (),
+        build: bool = True,
+        dry: bool = False,
         on_line: Optional[OnLine] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
@@ -47,7 +50,14 @@ class Installer(Protocol):
         upgrade:
             Names to take the newest fitting version of.
         constraints:
-            Lines that restrict versions without asking for anything.
+            Lines that restrict versions without asking for anything; ``name==version --hash=sha256:…`` also
+            which files may be taken.
+        rebuild:
+            Names of which no file that was built here earlier may be taken.
+        build:
+            Whether source distributions may be built.
+        dry:
+            Only find out whether it can be done; the stage stays as it is.
         on_line:
             Called with each line of the tool's output.
         cancel:

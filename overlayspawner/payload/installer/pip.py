@@ -55,11 +55,16 @@ class Pip:
         visible: Sequence[Dist],
         upgrade: Sequence[str] = (),
         constraints: Sequence[str] = (),
+        rebuild: Sequence[str] = (),
+        build: bool = True,
+        dry: bool = False,
         on_line: Optional[OnLine] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
         """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
         env = pip_env(ctx)
+        if rebuild:
+            env["PIP_NO_CACHE_DIR"] = "1"  # its cache of wheels built here can't be left out for some names
 
         def pip(*arguments: str, env: dict[str, str] = env) -> None:
             # -I: neither the current directory nor ~/.local decide what is installed
@@ -72,7 +77,8 @@ class Pip:
             if result.rc != 0 or result.cancelled:
                 raise failure(result, stage.path, "pip", _refused_pages(log))
 
-        limits = list(constraints)
+        # with a hash in one line pip wants hashes in all
+        limits = [line.partition(" --hash=")[0] for line in constraints]
         if upgrade:
             # --upgrade means every line; those that were not meant stay where they are
             limits += _pins(requirements, visible, upgrade)
@@ -81,8 +87,14 @@ class Pip:
         arguments = ["--dry-run", "--report", report, "-r", listed]
         if limits:
             arguments += ["-c", stage.write("constraints.txt", "".join(line + "\n" for line in limits))]
+        arguments += [] if build else ["--only-binary", ":all:"]
         pip(*arguments, *(["--upgrade"] if upgrade else []))
-        hashed, other = wanted(_read_report(report), requirements)
+        items = _read_report(report)
+        check_hashes(items, constraints)
+        if dry:
+            return
+        stage.origins.update(origins(items))
+        hashed, other = wanted(items, requirements)
         exactly = ["--no-deps", "--ignore-installed", "--no-compile", "--prefix", stage.prefix]
         # constraints have been met; here they could only refuse a hash or a URL
         env = {key: value for key, value in env.items() if key != "PIP_CONSTRAINT"}
@@ -144,6 +156,52 @@ def _read_report(path: str) -> list[dict[str, Any]]:
     return items
 
 
+def _digests(item: dict[str, Any]) -> dict[str, str]:
+    archive = (item.get("download_info") or {}).get("archive_info") or {}
+    hashes = archive.get("hashes") or dict([archive["hash"].split("=", 1)] if archive.get("hash") else [])
+    return {str(kind): str(value) for kind, value in hashes.items()}
+
+
+def check_hashes(items: Sequence[dict[str, Any]], constraints: Sequence[str]) -> None:
+    """Compare the files of pip's report with the hashes that constraints name.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-package`` for a file that is another one.
+    """
+    allowed = {}
+    for line in constraints:
+        pin, *digests = line.split(" --hash=sha256:")
+        if digests:
+            allowed[pin.strip()] = {digest.strip() for digest in digests}
+    for item in items:
+        pin = f"{normalise(item['metadata']['name'])}=={item['metadata']['version']}"
+        digest = _digests(item).get("sha256", "")
+        if pin in allowed and digest and digest not in allowed[pin]:
+            raise OverlayError(
+                "bad-package",
+                f"The index gives another file for {pin} than the one that was installed before. "
+                "Nothing was changed.",
+                "Ask the administrator of the index; or ask for another version.",
+                status=502,
+            )
+
+
+def origins(items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return where the files of pip's report come from: tables of PEP 751 by name."""
+    out: dict[str, dict[str, Any]] = {}
+    for item in items:
+        url = str((item.get("download_info") or {}).get("url") or "")
+        digest = _digests(item).get("sha256")
+        if item.get("is_direct") or not url or not digest:
+            continue
+        file = {"url": url, "hashes": {"sha256": digest}}
+        wheel = url.partition("#")[0].endswith(".whl")
+        out[normalise(item["metadata"]["name"])] = {"wheels": [file]} if wheel else {"sdist": file}
+    return out
+
+
 def wanted(items: Sequence[dict[str, Any]], requirements: Sequence[str]) -> tuple[list[str], list[str]]:
     """Turn the ``install`` list of pip's report into lines that name exactly the same files.
 
@@ -165,13 +223,7 @@ def wanted(items: Sequence[dict[str, Any]], requirements: Sequence[str]) -> tupl
         meta = item["metadata"]
         name, version = normalise(meta["name"]), meta["version"]
         info = item.get("download_info") or {}
-        archive = info.get("archive_info") or {}
-        digests = archive.get("hashes") or dict(
-            [archive["hash"].split("=", 1)] if archive.get("hash") else []
-        )
-        digest = "".join(
-            f" --hash={kind}:{value}" for kind, value in sorted(digests.items()) if kind == "sha256"
-        )
+        digest = "".join(f" --hash=sha256:{v}" for kind, v in _digests(item).items() if kind == "sha256")
         url = str(info.get("url") or "")
         if not item.get("is_direct"):
             # by name, not by URL: the URL would be recorded as where it comes from

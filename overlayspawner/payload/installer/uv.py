@@ -97,7 +97,7 @@ class Uv:
         dict
             Name to the tables of PEP 751 (``wheels``, ``sdist``); empty when one of them is not in the cache.
         """
-        from overlayspawner.payload.lockfile import loads
+        from overlayspawner.payload.pylock import loads
 
         _, env = ctx.require()
         # in the container: an env may be on a storage with nothing left
