@@ -107,9 +107,9 @@ def snapshot(path: str | Path, *, without: Iterable[str] = ()) -> dict[str, str]
 
 
 def env_snapshot(ctx: Context) -> dict[str, str]:
-    """Describe the env as Python sees it (without our own state), and the requirements."""
+    """Describe the env as Python sees it (without our own state and lock), and the requirements."""
     overlay, env = ctx.require()
-    out = snapshot(env.path, without=[".overlay"])
+    out = snapshot(env.path, without=[".overlay", "pylock.toml"])
     out["requirements"] = Path(overlay.requirements).read_text()
     return out
 
