@@ -11,11 +11,13 @@ Pythons of the hub's own version, and sources for the others.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.util
 import io
 import marshal
+import tokenize
 import zipfile
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
@@ -102,8 +104,8 @@ def build() -> Payload:
 
 
 def _sources(package: Traversable) -> Iterator[tuple[str, bytes]]:
-    yield "__main__.py", (package / "payload" / "__main__.py").read_bytes()
-    yield "overlayspawner/__init__.py", (package / "__init__.py").read_bytes()
+    yield "__main__.py", lean((package / "payload" / "__main__.py").read_bytes())
+    yield "overlayspawner/__init__.py", lean((package / "__init__.py").read_bytes())
     yield from _walk(package / "payload", "overlayspawner/payload")
 
 
@@ -113,7 +115,34 @@ def _walk(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
             if entry.name != "__pycache__":
                 yield from _walk(entry, f"{prefix}/{entry.name}")
         elif entry.name.endswith(".py"):
-            yield f"{prefix}/{entry.name}", entry.read_bytes()
+            yield f"{prefix}/{entry.name}", lean(entry.read_bytes())
+
+
+def lean(source: bytes) -> bytes:
+    """Return a module without docstrings and lines of comment: a third less to deliver and to read.
+
+    Each line stays where it is, so that a traceback from a container fits the installed source.
+    """
+    lines = source.split(b"\n")
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        if token.type == tokenize.COMMENT and not token.line[: token.start[1]].strip():
+            lines[token.start[0] - 1] = b""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        for number, entry in enumerate(node.body):
+            if not isinstance(entry, ast.Expr) or not isinstance(entry.value, ast.Constant):
+                continue
+            if not isinstance(entry.value.value, str):
+                continue
+            first, last = entry.lineno - 1, (entry.end_lineno or entry.lineno) - 1
+            if lines[last][entry.end_col_offset or 0 :].strip() or lines[first][: entry.col_offset].strip():
+                continue  # shares its line with something else
+            only = number == 0 and len(node.body) == 1 and not isinstance(node, ast.Module)
+            lines[first] = lines[first][: entry.col_offset] + b"pass" if only else b""
+            for line in range(first + 1, last + 1):
+                lines[line] = b""
+    return b"\n".join(lines)
 
 
 def make_zip(sources: dict[str, bytes]) -> bytes:

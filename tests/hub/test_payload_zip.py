@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import marshal
@@ -55,6 +56,52 @@ def test_the_start_is_the_zip_s() -> None:
     with zipfile.ZipFile(io.BytesIO(built.zip)) as archive:
         for _, path, _, text in modules:
             assert archive.read(path).decode() == text
+
+
+def _bare(source: bytes) -> str:
+    """The program without texts that are evaluated and thrown away, with the line of each statement."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for gone in ("end_lineno", "end_col_offset"):  # of a function that ends with such a text
+            if hasattr(node, gone):
+                setattr(node, gone, 0)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [
+                e for e in body if not (isinstance(e, ast.Expr) and isinstance(e.value, ast.Constant))
+            ]
+            node.body = [e for e in node.body if not isinstance(e, ast.Pass)]
+    return ast.dump(tree, include_attributes=True)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "payload").rglob("*.py")), ids=lambda p: p.name)
+def test_what_is_left_out_changes_no_program(path: Path) -> None:
+    source = path.read_bytes()
+    assert _bare(payload_zip.lean(source)) == _bare(source)
+
+
+def test_docstrings_and_comments_are_left_out() -> None:
+    source = b"""'''Text.'''
+import x  # stays
+# goes
+class E(Exception):
+    'Text.'
+class F:
+    a = 1
+    'about a'
+    b = '# stays'
+    c = '''
+# stays
+'''
+def f():
+    'one'; return 2
+"""
+    lean = payload_zip.lean(source)
+    assert b"Text" not in lean and b"goes" not in lean and b"about" not in lean
+    assert lean.count(b"stays") == 3 and lean.count(b"\n") == source.count(b"\n")
+    scope: dict[str, object] = {}
+    exec(compile(lean.replace(b"import x", b""), "lean", "exec"), scope)
+    assert scope["F"].c == "\n# stays\n" and scope["f"]() == 2  # type: ignore[attr-defined, operator]
 
 
 def test_the_id_depends_on_every_source() -> None:
