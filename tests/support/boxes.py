@@ -175,6 +175,20 @@ class Boxes:
         """Run one command in a container of its own; return its answer, with ``rc``."""
         return self.run(home, "one", words=list(words), fault=fault, **rest)[-1]
 
+    def session(self, box: Box, commands: list[str]) -> list[dict[str, Any]]:
+        """Run commands in a container that runs already; return their answers, with ``rc``."""
+        out = []
+        for command in commands:
+            words = command.split()
+            assert words.pop(0) == "overlay"
+            done = box.container.exec_run(
+                boot.wrap([PYTHON, "-I", "-c", INBOX, "one", json.dumps({"words": words})]), demux=True
+            )
+            text = (done.output[0] or b"").decode(errors="replace")
+            assert text, done.output
+            out.append(json.loads(text.splitlines()[-1]))
+        return out
+
     def look(self, home: str, *modules: str, **rest: Any) -> dict[str, Any]:
         """Start a container that only looks; return what it sees."""
         return self.run(home, "look", modules=list(modules), **rest)[-1]
