@@ -87,6 +87,7 @@ class Commit:
                     raise
                 revision = self._attempt(lease, keep=False)
         except OSError as e:
+            lease.check()  # whoever took over has cleaned up: then it is no fault of the storage
             raise storage_error(e) from e
         # From here on the change is made, whatever happens.
         with contextlib.suppress(OSError, OverlayError):
@@ -103,6 +104,7 @@ class Commit:
             if self.stage:
                 prefix = os.path.join(self.env.state, self.stage)
                 files.sync_tree(prefix, [path for path, _, _ in self.placed])
+            lease.check()  # the journal is written in place: over another's, if this one was taken over
             journal.write(self.env, entry)
             revision = self._move(lease, keep)
         except OverlayError:
