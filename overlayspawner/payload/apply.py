@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Optional
 
@@ -29,9 +27,12 @@ from overlayspawner.payload.lease import acquire, storage_error
 from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
-from overlayspawner.payload.stage import Stage, Staged
+from overlayspawner.payload.stage import Stage, Staged, incomplete, name_of_url
 
 ACTIONS = ("install", "uninstall", "upgrade", "sync")
+
+WHOLE = ("sync", "restore")
+"""Actions that are about everything the overlay should hold, whatever the request names."""
 
 _LEASE_WAIT = 2.0
 """Seconds to wait for a lease: longer than a look at it takes, shorter than a user's patience."""
@@ -162,6 +163,7 @@ class Job:
         before = Requirements.read(self.overlay.requirements)
         overlay = overlay_dists(self.env)
         base = base_dists(self.ctx)
+        self.prepare(before, overlay)
         admin = [parse(line, trusted=True) for line in self.ctx.spec.requirements]
         removal.check(self.uninstall, before.names(), overlay, base)
         after = before
@@ -177,17 +179,25 @@ class Job:
         with Stage(self.env) as stage:
             staged = Staged()
             taken_back: list[str] = []
-            if self.action == "sync" or self.install or self.upgrade:
-                left = {name: d for name, d in overlay.items() if name not in {*named, *unneeded}}
+            if self.action in WHOLE or self.install or self.upgrade:
+                broken = incomplete(overlay.values(), thorough=self.action in WHOLE)
+                hidden = {*named, *unneeded, *broken}
+                left = {name: dist for name, dist in overlay.items() if name not in hidden}
                 staged = self._stage(stage, after, admin, left, base)
                 staged, taken_back = self._without_copies(stage, staged, base)
+                # what was found good enough was the image's copy: a broken one may not go on hiding it
+                taken_back += [name for name in broken if name in base and name not in staged.dists]
+                taken_back += self.orphans(staged, overlay, base, remaining)
             self.events.check_cancel()
             add = [r.text for r in self._named(staged, base, overlay, before)]
             # what is staged anew is needed after all
             named = [n for n in named if n not in staged.dists]
-            unneeded += [n for n in taken_back if n in overlay and n not in unneeded]
+            unneeded += [
+                n for n in dict.fromkeys(taken_back) if n in overlay and n not in {*named, *unneeded}
+            ]
             unneeded = [n for n in unneeded if n not in staged.dists]
             plan = self._plan(staged, overlay, base, remaining, named, unneeded)
+            self.report(plan)
             change = self._commit(stage, staged, overlay, [*named, *unneeded], add, plan)
             self.events.check_cancel()
             if plans.is_empty(plan) and not self._edits(before, change):
@@ -200,6 +210,24 @@ class Job:
         self.events.say("done", events.done(plan))
         return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
 
+    # -- what other changes do differently --------------------------------------------------------------
+
+    def prepare(self, before: Requirements, overlay: dict[str, Dist]) -> None:
+        """Called once what is there is known, and before anything is decided."""
+
+    def orphans(
+        self,
+        staged: Staged,
+        overlay: dict[str, Dist],
+        base: dict[str, Dist],
+        remaining: list[Requirement],
+    ) -> list[str]:
+        """Return names of the overlay that leave although nobody named them."""
+        return []
+
+    def report(self, plan: dict[str, Any]) -> None:
+        """Called with the plan, to add to it."""
+
     def _stage(
         self,
         stage: Stage,
@@ -208,23 +236,40 @@ class Job:
         overlay: dict[str, Dist],
         base: dict[str, Dist],
     ) -> Staged:
-        installer = choose(self.ctx)
-        self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
         lines = [r.text for r in after.entries()]
         known = after.names()
         # upgrading a package that came as a dependency, or that the image has, takes asking for it
         lines += [name for name in self.upgrade if name not in known]
         lines += [r.text for r in admin]
+        self.resolve(stage, lines, list({**base, **overlay}.values()))
+        return self.staged(stage)
+
+    def resolve(
+        self,
+        stage: Stage,
+        lines: Sequence[str],
+        visible: list[Dist],
+        *,
+        constraints: Sequence[str] = (),
+        **how: Any,
+    ) -> None:
+        """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`."""
+        installer = choose(self.ctx)
+        self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
         installer.stage(
             self.ctx,
             list(dict.fromkeys(lines)),
             stage,
-            visible=list({**base, **overlay}.values()),
+            visible=visible,
             upgrade=self.upgrade,
-            constraints=self.ctx.spec.constraints,
+            constraints=[*self.ctx.spec.constraints, *constraints],
             on_line=self.events.line,
             cancel=self.events.cancel,
+            **how,
         )
+
+    def staged(self, stage: Stage) -> Staged:
+        """Return what the installer left, with scripts that start the env's Python."""
         self.events.say("staging", "Checking what was downloaded.")
         stage.fix_scripts(self.ctx.base)
         staged = stage.result()
@@ -261,7 +306,7 @@ class Job:
         out = []
         for requirement in self.install:
             if not requirement.name:
-                name = _name_of_url(requirement.url, [*staged.dists.values(), *overlay.values()])
+                name = name_of_url(requirement.url, [*staged.dists.values(), *overlay.values()])
                 if name:
                     requirement = Requirement(f"{name} @ {requirement.url}", name, url=requirement.url)
             out.append(requirement)
@@ -287,7 +332,7 @@ class Job:
             return staged.dists.get(name) or overlay.get(name) or base.get(name)
 
         asked = [(r.name, r.extras) for r in self.install if r.name] + [(n, ()) for n in staged.dists]
-        if self.action == "sync":
+        if self.action in WHOLE:
             asked += [(r.name, r.extras) for r in remaining if r.name]
         # no further than the base's own needs: those are the image's affair
         needed = needs(
@@ -375,17 +420,3 @@ class Job:
 def _only(dist: Dist) -> Callable[[str], Optional[Dist]]:
     """A finder that knows one distribution: direct needs only."""
     return lambda name: dist if name == dist.name else None
-
-
-def _name_of_url(url: str, dists: Iterable[Dist]) -> str:
-    """Return the name of the distribution that came from a URL, as its ``direct_url.json`` tells."""
-    bare = re.sub(r"^(?:git|hg|svn|bzr)\+", "", url).partition("#")[0]
-    for dist in dists:
-        try:
-            data = json.loads(dist.read("direct_url.json") or "{}")
-        except ValueError:
-            continue
-        told = str(data.get("url") or "")
-        if told and (bare == told or bare.partition("@")[0] == told or bare.startswith(told + "@")):
-            return dist.name
-    return ""

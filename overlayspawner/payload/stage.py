@@ -12,7 +12,9 @@ import base64
 import csv
 import hashlib
 import io
+import json
 import os
+import re
 import stat as stat_module
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -328,3 +330,46 @@ def _fix_shebang(raw: bytes, env: Env, base: Base, prefix: str) -> bytes | None:
     if tail:
         return b"#!" + os.fsencode(env.python) + b" " + tail + b"\n" + rest
     return shebang(env.python) + rest
+
+
+def name_of_url(url: str, dists: Iterable[Dist]) -> str:
+    """Return the name of the distribution that came from a URL, as its ``direct_url.json`` tells."""
+    bare = re.sub(r"^(?:git|hg|svn|bzr)\+", "", url).partition("#")[0]
+    for dist in dists:
+        try:
+            data = json.loads(dist.read("direct_url.json") or "{}")
+        except ValueError:
+            continue
+        told = str(data.get("url") or "")
+        if told and (bare == told or bare.partition("@")[0] == told or bare.startswith(told + "@")):
+            return dist.name
+    return ""
+
+
+def incomplete(dists: Iterable[Dist], *, thorough: bool = False) -> set[str]:
+    """Return the names of distributions that no installer may take for installed.
+
+    A tool that was interrupted leaves metadata without RECORD, or (uv, which writes it last) without
+    INSTALLER; a stub of such a one would be called satisfied.
+
+    Parameters
+    ----------
+    thorough:
+        Look for each file that RECORD lists as well: takes longer the more there is.
+    """
+    out = set()
+    for dist in dists:
+        if dist.is_egg:
+            continue
+        if not all(os.path.isfile(os.path.join(dist.path, n)) for n in ("METADATA", "RECORD", "INSTALLER")):
+            out.add(dist.name)
+        elif thorough:
+            rows = record_rows(dist)
+            if rows is None or not all(_there(dist, row[0]) for row in rows if row):
+                out.add(dist.name)
+    return out
+
+
+def _there(dist: Dist, path: str) -> bool:
+    # compiled copies come and go
+    return path.endswith(".pyc") or "\0" in path or os.path.lexists(os.path.join(dist.site, path))
