@@ -107,8 +107,6 @@ class Commit:
             lease.check()  # the journal is written in place: over another's, if this one was taken over
             journal.write(self.env, entry)
             revision = self._move(lease, keep)
-        except OverlayError:
-            raise
         except BaseException:
             # also for KeyboardInterrupt: nothing may be left half done that can be undone at once
             _try_twice(self.env, lambda: rollback.undo(self.env, entry, lease, keep_stage=True))

@@ -89,14 +89,15 @@ def listing(site: str) -> list[Dist]:
         return []
     out: dict[str, Dist] = {}
     for entry in names:
-        dist = _from_entry(site, entry)
+        dist = from_entry(site, entry)
         # a leftover of an interrupted tool may stand beside the real one: dist-info beats egg-info
         if dist is not None and (dist.name not in out or (out[dist.name].is_egg and not dist.is_egg)):
             out[dist.name] = dist
     return sorted(out.values(), key=lambda d: d.name)
 
 
-def _from_entry(site: str, entry: str) -> Dist | None:
+def from_entry(site: str, entry: str) -> Dist | None:
+    """Return the distribution that a name in a directory of packages stands for, or ``None``."""
     path = os.path.join(site, entry)
     if entry.endswith(".dist-info"):
         name, _, version = entry[: -len(".dist-info")].partition("-")

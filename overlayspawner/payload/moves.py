@@ -116,6 +116,9 @@ def plan_ops(
                 out(path, KEPT)
             if sources is None or source:
                 ops.steps.append(("in", path, source))
+                # what was taken out of a directory before it was itself
+                inside = sorted(p for p in sources or () if p.startswith(path + "/"))
+                ops.steps += [("in", p, sources[p]) for p in inside if sources]
             elif isinstance(node, dict):
                 # what comes in was set aside piece by piece, and the directory has gone since
                 ops.steps.append(("dir", path, ""))

@@ -128,7 +128,7 @@ def owned_files(env: Env, dists: Iterable[Dist], staying: Iterable[Dist]) -> lis
     out: set[str] = set()
     for dist in dists:
         for path, _ in record(dist):
-            found = _inside(site, path)
+            found = inside(site, path)
             if found is not None and os.path.lexists(os.path.join(env.path, found)):
                 out.add(found)
         out.update(_metadata_files(env, dist))
@@ -137,7 +137,7 @@ def owned_files(env: Env, dists: Iterable[Dist], staying: Iterable[Dist]) -> lis
     return sorted(out)
 
 
-def _inside(site: str, path: str) -> str | None:
+def inside(site: str, path: str) -> str | None:
     """Return a RECORD path relative to the env, or ``None`` for what a package has no say in."""
     if not path or os.path.isabs(path) or "\0" in path:
         return None
@@ -164,10 +164,10 @@ def _metadata_files(env: Env, dist: Dist) -> list[str]:
 
 def _shared(site: str, paths: set[str], staying: Iterable[Dist]) -> set[str]:
     """Return those of ``paths`` that a distribution that stays lists too."""
-    inside = site + "/"
+    below = site + "/"
     marks = set()
     for path in paths:
-        rel = path[len(inside) :] if path.startswith(inside) else os.path.relpath(path, site)
+        rel = path[len(below) :] if path.startswith(below) else os.path.relpath(path, site)
         top, slash, _ = rel.partition("/")
         # below site-packages the top-level folder is enough to look closer; elsewhere folders are everyone's
         marks.add((top + slash if top != ".." else rel).encode("utf-8", "surrogateescape"))
@@ -177,7 +177,7 @@ def _shared(site: str, paths: set[str], staying: Iterable[Dist]) -> set[str]:
         if not any(mark in text for mark in marks):
             continue
         for path, _ in record(dist):
-            found = _inside(site, path)
+            found = inside(site, path)
             if found in paths:
                 out.add(found)
     return out

@@ -110,6 +110,7 @@ def undo(env: Env, entry: Entry, lease: Lease, *, keep_stage: bool = False) -> N
         The storage failed, or the lease was lost; the journal stays.
     """
     places = {path: place for kind, path, place in entry["steps"] if kind == "out"}
+    lease.check()
     brought = _brought(env, entry)
     touched = set()
     for kind, path, place in reversed(entry["steps"]):
