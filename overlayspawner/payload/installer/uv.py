@@ -170,14 +170,13 @@ def _local(ctx: Context) -> str:
         return os.path.join(ctx.runtime, "uv-cache")
     path = os.path.join(tempfile.gettempdir(), f"overlayspawner-uv-{os.getuid()}")
     try:
-        os.mkdir(path, 0o700)
+        files.mkdir(path, 0o700)
     except OSError:
         pass
     info = os.lstat(path)
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
-        path = tempfile.mkdtemp(
-            prefix="overlayspawner-uv-"
-        )  # somebody else's: what is in it is not to be used
+        # somebody else's: what is in it is not to be used
+        path = tempfile.mkdtemp(prefix="overlayspawner-uv-")
     return path
 
 
