@@ -291,6 +291,12 @@ def open_lock(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
 
+def close_to_others(path: str) -> None:
+    """Take the right to write from users other than owner and group."""
+    step("chmod " + path)
+    os.chmod(path, os.stat(path).st_mode & 0o7775)
+
+
 def touch(target: str | int) -> None:
     """Set a file's times to now, by the clock of the file system that holds it."""
     os.utime(target)
