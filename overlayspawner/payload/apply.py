@@ -176,10 +176,11 @@ class Job:
         remaining = after.entries() + admin
         named, unneeded = removal.leaving(self.uninstall, remaining, overlay, base)
         self._say_what_stays(named, overlay, remaining)
-        with Stage(self.env) as stage:
+        comes_in = bool(self.action in WHOLE or self.install or self.upgrade)
+        with Stage(self.env, make=comes_in) as stage:
             staged = Staged()
             taken_back: list[str] = []
-            if self.action in WHOLE or self.install or self.upgrade:
+            if comes_in:
                 broken = incomplete(overlay.values(), thorough=self.action in WHOLE)
                 hidden = {*named, *unneeded, *broken}
                 left = {name: dist for name, dist in overlay.items() if name not in hidden}

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from overlayspawner.payload import files
+from overlayspawner.payload import files, space
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.overlay import Env, Overlay
 
@@ -146,6 +146,8 @@ def acquire(env: Env, *, who: str = "", wait: float = 0.0) -> Lease:
             if e.code != "busy" or time.monotonic() >= until:
                 raise
         except OSError as e:
+            if space.is_full(e) and space.spend(env):
+                continue  # the lease itself needs a little: what frees space has to begin with it
             raise storage_error(e) from e
         time.sleep(0.2)
 

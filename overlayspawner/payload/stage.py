@@ -84,10 +84,13 @@ class Stage:
     ----------
     env:
         The env that is to be changed. The caller holds its lease.
+    make:
+        Whether anything may come in. Where not, no directory is made: on a full disk there is no room for one.
     """
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, *, make: bool = True) -> None:
         self.env = env
+        self.make = make
         self.name = STAGES + os.urandom(6).hex()
         self.path = os.path.join(env.state, self.name)
         self.prefix = os.path.join(self.path, "prefix")
@@ -98,6 +101,8 @@ class Stage:
         self._taken_back: set[str] = set()
 
     def __enter__(self) -> Stage:
+        if not self.make:
+            return self
         try:
             files.mkdir(self.path, 0o700)
             self._make_prefix()
@@ -125,8 +130,8 @@ class Stage:
 
     @property
     def prefix_name(self) -> str:
-        """The prefix relative to ``Env.state``."""
-        return f"{self.name}/prefix"
+        """The prefix relative to ``Env.state``; ``""`` where nothing comes in."""
+        return f"{self.name}/prefix" if self.make else ""
 
     def write(self, name: str, text: str) -> str:
         """Write a file beside the prefix, readable by its owner only; return its path."""
