@@ -25,7 +25,8 @@ SAMPLES = 8
 
 Snapshot = dict[str, dict[str, Any]]
 """Normalised name to ``{"version", "entry", "record", "files"}``: the name of the metadata directory,
-``[inode, mtime in ns, size]`` of RECORD, and paths relative to site-packages."""
+``[inode, mtime in ns, size]`` of RECORD, and paths relative to site-packages. With ``"missing": True`` it was
+there once and only some of its files are left; with ``"partial": True`` it is not completely installed."""
 
 
 def path(env: Env) -> str:
@@ -74,24 +75,33 @@ def save(env: Env, *, moved: Optional[Iterable[str]] = None) -> Snapshot:
     """
     known = read(env)
     now = take(env, known)
-    if moved is not None and known is not None:
+    old = known or {}
+    if moved is not None:
         names = _names(moved)
-        merged = {name: item for name, item in known.items() if name not in names}
-        merged.update({name: item for name, item in now.items() if name in names})
-        now = merged
+        old = {name: item for name, item in old.items() if name not in names}
+        now = {**old, **{name: item for name, item in now.items() if name in names}}
+    else:
+        now = {**{name: item for name, item in old.items() if item.get("missing")}, **now}
     write(env, now)
     return now
 
 
-def write(env: Env, content: Snapshot) -> None:
+def write(env: Env, content: Snapshot, *, adopted: Optional[str] = None) -> None:
     """Write a snapshot, whole or not at all; nothing is written when the file says the same already.
+
+    Parameters
+    ----------
+    adopted:
+        Name of the adoption that this snapshot ends; the last one when left out.
 
     Raises
     ------
     OSError
         The storage can't be written to.
     """
-    text = json.dumps({"schema": SCHEMA, "dists": content}, separators=(",", ":"), sort_keys=True) + "\n"
+    mark = last_adoption(env) if adopted is None else adopted
+    data = {"schema": SCHEMA, "adopted": mark, "dists": content}
+    text = json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n"
     try:
         with open(path(env), encoding="utf-8") as f:
             if f.read() == text:
@@ -118,6 +128,15 @@ def read(env: Env) -> Optional[Snapshot]:
     return dict(found)
 
 
+def last_adoption(env: Env) -> str:
+    """Return the name of the last adoption that was finished, or ``""``."""
+    try:
+        with open(path(env), encoding="utf-8") as f:
+            return str(json.load(f).get("adopted") or "")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+
+
 def differs(env: Env, known: Optional[Snapshot]) -> bool:
     """Whether the env holds something else than a snapshot says. Opens no file.
 
@@ -126,7 +145,7 @@ def differs(env: Env, known: Optional[Snapshot]) -> bool:
     known:
         The snapshot; ``None`` stands for an empty one.
     """
-    expected = known or {}
+    expected = {name: item for name, item in (known or {}).items() if not item.get("missing")}
     found = listing(env.site_packages)
     if len(found) != len(expected):
         return True

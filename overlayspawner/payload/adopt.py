@@ -1,0 +1,485 @@
+"""What was changed behind our back: by ``pip`` in a notebook, ``uv`` in a terminal, a tool that was killed.
+
+An adoption changes no package. It records what is there: a revision, the lines of ``requirements.txt``, and
+the new snapshot, in this order. The revision decides; whoever finds one without its lines and its snapshot
+finishes it, so that it can be stopped anywhere and repeated.
+
+Additions are recorded. A removal is one only if the distribution was in this env's last snapshot and its
+files are gone with it; else it is *missing*, and a repair is offered.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Optional
+
+from overlayspawner.payload import asked, files, merge, revisions, rollback, snapshot
+from overlayspawner.payload import plan as plans
+from overlayspawner.payload.change import repair
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.dists import (
+    Dist,
+    base_dists,
+    details,
+    listing,
+    needs,
+    overlay_dists,
+    user_site,
+)
+from overlayspawner.payload.lease import Lease, acquire, overlay_lock, storage_error
+from overlayspawner.payload.leftovers import is_partial, leftovers
+from overlayspawner.payload.mend import flagged, mend, missing, notices
+from overlayspawner.payload.procs import redact
+from overlayspawner.payload.requirements import Requirement, Requirements, packaging, parse
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+_LEASE_WAIT = 2.0
+_LOOK_BACK = 20
+"""Revisions looked at to tell our own changes from others'."""
+
+__all__ = ["adopt", "leftovers", "mend", "missing", "needed", "notices", "settle", "told"]
+
+
+def needed(ctx: Context) -> bool:
+    """Whether the env holds something else than after its last change. Opens one file; never raises."""
+    if ctx.overlay is None or ctx.env is None:
+        return False
+    try:
+        return snapshot.differs(ctx.env, snapshot.read(ctx.env))
+    except OSError:
+        return False
+
+
+def adopt(
+    ctx: Context,
+    *,
+    argv: Sequence[str] = (),
+    report: Optional[object] = None,
+    who: str = "",
+    on_event: Optional[OnEvent] = None,
+) -> dict[str, Any]:
+    """Record what other tools have changed.
+
+    Parameters
+    ----------
+    ctx:
+        The server's view of its overlay.
+    argv:
+        The command that was run and succeeded, ``["pip", "install", …]``; what it asked for is recorded as it
+        was asked.
+    report:
+        pip's installation report (its JSON as a dict).
+    who:
+        Who changed it, for the history.
+    on_event:
+        Called with ``{"phase", "message"}``, and ``"package"`` where one is meant.
+
+    Returns
+    -------
+    dict
+        ``{"revision": {…, "changed": bool}, "plan": …, "missing": [name, …]}``.
+
+    Raises
+    ------
+    OverlayError
+        ``busy`` while another writer works; ``disk-full``, ``read-only`` or ``internal`` when the storage
+        fails. Doing it again later is safe.
+    """
+    overlay, env = ctx.require()
+    try:
+        with acquire(env, who=who, wait=_LEASE_WAIT) as lease:
+            repair(overlay, env, lease)
+            out = settle(ctx, lease, argv=argv, report=report, who=who, on_event=on_event)
+    except OSError as e:
+        raise storage_error(e) from e
+    if ctx.runtime and out["revision"]["changed"]:
+        from overlayspawner.payload import kernelspec
+
+        kernelspec.refresh(ctx)
+    return out
+
+
+def settle(
+    ctx: Context,
+    lease: Lease,
+    *,
+    argv: Sequence[str] = (),
+    report: Optional[object] = None,
+    who: str = "",
+    on_event: Optional[OnEvent] = None,
+) -> dict[str, Any]:
+    """Do what :func:`adopt` does for a caller that holds the lease and has repaired.
+
+    Raises
+    ------
+    OSError, OverlayError
+        As :func:`adopt`.
+    """
+    return _Adoption(ctx, lease, argv, report, who, on_event).run()
+
+
+class _Adoption:
+    """One run of :func:`settle`."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        lease: Lease,
+        argv: Sequence[str],
+        report: object,
+        who: str,
+        on_event: Optional[OnEvent],
+    ) -> None:
+        self.ctx = ctx
+        self.lease = lease
+        self.argv = list(argv)
+        self.command = asked.read(argv)
+        self.report = report
+        self.who = who
+        self._on_event = on_event
+        self.overlay, self.env = ctx.require()
+        self.base: dict[str, Dist] = {}
+
+    def run(self) -> dict[str, Any]:
+        files.mark("adopt")
+        before = snapshot.read(self.env)
+        known = self._finish_last(before)
+        found = overlay_dists(self.env)
+        now = snapshot.take(self.env, known)
+        wished = self._wished()
+        if not wished and known == before and before is not None and not snapshot.differs(self.env, before):
+            return self._nothing(before)
+        self.base = base_dists(self.ctx)
+        for name in [name for name, dist in found.items() if is_partial(dist)]:
+            now[name] = {**now[name], "partial": True}
+            del found[name]
+        arrived, old, gone, lost = self._compare(known, found, now)
+        for name in lost:
+            now[name] = {**known[name], "missing": True}
+        current = Requirements.read(self.overlay.requirements)
+        add, remove = self._lines(current, wished, arrived, gone, found)
+        plan = self._plan(arrived, old, gone, add, current)
+        edits = rollback.edited(current, add, remove).to_text() != current.to_text()
+        if plans.is_empty(plan) and not edits:
+            if wished:
+                self._remember(current, found, {*wished}, ())
+            snapshot.write(self.env, now)
+            return self._nothing(now)
+        revision = self._record(plan, add, remove, {*arrived, *wished}, gone, found, now)
+        self._say(plan)
+        summary = revisions.summary(revision)
+        return {"revision": {**summary, "changed": True}, "plan": plan, "missing": flagged(self.env, now)}
+
+    def _nothing(self, now: snapshot.Snapshot) -> dict[str, Any]:
+        last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
+        empty = plans.build(new={}, overlay={}, base={})
+        return {"revision": {**last, "changed": False}, "plan": empty, "missing": flagged(self.env, now)}
+
+    # -- what is different ------------------------------------------------------------------------------
+
+    def _compare(
+        self, known: snapshot.Snapshot, found: Mapping[str, Dist], now: snapshot.Snapshot
+    ) -> tuple[dict[str, Dist], dict[str, str], list[str], list[str]]:
+        """Return what came, the versions that were there before, what is gone, and what is missing."""
+        arrived: dict[str, Dist] = {}
+        old: dict[str, str] = {}
+        gone: list[str] = []
+        lost: list[str] = []
+        for name, dist in found.items():
+            item = known.get(name)
+            whole = item is not None and not item.get("partial")
+            if item is None or item["version"] != dist.version or not whole:
+                arrived[name] = dist
+                if item is not None and whole:
+                    old[name] = item["version"]
+        renamed = any(i["kind"] == "renamed" and not i["original"] for i in leftovers(self.env))
+        for name, item in known.items():
+            if name in now or item.get("partial"):
+                continue  # what was never whole has not been removed
+            left = not (item["files"] and snapshot.gone(self.env, item))
+            if item.get("missing"):
+                if left:
+                    lost.append(name)
+            elif snapshot.gone(self.env, item) and not renamed:
+                gone.append(name)
+            else:
+                # also where pip, killed in the middle of its work, has renamed the files: they are not gone
+                lost.append(name)
+        mine = self._ours({*arrived, *gone})
+        return (
+            {name: dist for name, dist in arrived.items() if name not in mine},
+            old,
+            sorted(name for name in gone if name not in mine),
+            sorted(lost),
+        )
+
+    def _ours(self, names: set[str]) -> set[str]:
+        """Return those of ``names`` whose state is what a change of ours left: its snapshot was lost."""
+        out: set[str] = set()
+        left = set(names)
+        here = os.path.relpath(self.env.path, self.overlay.path)
+        for number in reversed(revisions.ids(self.overlay)[-_LOOK_BACK:]):
+            if not left:
+                break
+            revision = revisions.read(self.overlay, number) or {}
+            if revision.get("env") != here or not isinstance(revision.get("plan"), dict):
+                continue
+            new = {str(item["name"]): str(item["version"]) for item in revision["plan"].get("new", ())}
+            removed = {str(item["name"]) for item in revision["plan"].get("removes", ())}
+            placed = {str(path): (inode, size) for path, inode, size in revision.get("files", ())}
+            for name in left & (set(new) | removed):
+                if name in removed or self._placed(name, new[name], placed):
+                    out.add(name)
+            left -= set(new) | removed
+        return out
+
+    def _placed(self, name: str, version: str, placed: Mapping[str, tuple[int, int]]) -> bool:
+        for dist in listing(self.env.site_packages):
+            if dist.name == name and dist.version == version:
+                path = os.path.join(dist.path, "RECORD")
+                try:
+                    info = os.stat(path)
+                except OSError:
+                    return False
+                return placed.get(os.path.relpath(path, self.env.path)) == (info.st_ino, info.st_size)
+        return False
+
+    # -- what was asked for -----------------------------------------------------------------------------
+
+    def _wished(self) -> dict[str, Requirement]:
+        """Return what the command asked for by name; what has no name is told by the metadata."""
+        return {r.name: r for r in self.command.requirements() if r.name}
+
+    def _lines(
+        self,
+        current: Requirements,
+        wished: Mapping[str, Requirement],
+        arrived: Mapping[str, Dist],
+        gone: Iterable[str],
+        found: Mapping[str, Dist],
+    ) -> tuple[list[str], list[str]]:
+        """Return the lines to set and the names whose lines go. A line the user wrote by hand stays."""
+        by_hand = merge.difference(self.overlay).keys()
+        lines = {entry.name: entry for entry in current.entries() if entry.name}
+        add: list[str] = []
+        for name in sorted({*wished, *self._requested(arrived, wished)}):
+            dist = found.get(name) or self.base.get(name)
+            if dist is None:
+                continue  # the word of an option, or a package for another platform
+            line = lines.get(name)
+            wish = wished.get(name)
+            # a bare name asks for nothing that the line could not give
+            bare = wish is None or wish.is_plain
+            if line is not None and (
+                name in by_hand or wish is None or (bare and _admits(line, dist.version))
+            ):
+                continue
+            add.append(self._line(dist, wish))
+        remove = [name for name in gone if name in lines and name not in by_hand]
+        return [text for text in add if text], remove
+
+    def _requested(self, arrived: Mapping[str, Dist], wished: Mapping[str, Requirement]) -> set[str]:
+        """Return what was asked for among what came, as the tool's marks tell."""
+        if self.report is not None:
+            return asked.requested(self.report) & set(arrived)
+        # uv marks whatever it installs
+        silent = {name for name, dist in arrived.items() if (dist.read("INSTALLER") or "").strip() == "uv"}
+        marked = {
+            name
+            for name, dist in arrived.items()
+            if name not in silent and os.path.exists(os.path.join(dist.path, "REQUESTED"))
+        }
+        if wished or (marked and not silent):
+            return marked
+        # no tool left a mark that tells: what no other needs was asked for
+        inner: set[str] = set()
+        for name, dist in arrived.items():
+            inner |= needs([(name, ())], {name: dist}.get) - {name}
+        return marked | ({*(silent if marked else arrived)} - inner)
+
+    def _line(self, dist: Dist, wish: Optional[Requirement]) -> str:
+        """Return the line for a distribution: as it was asked for, as its metadata tells, else its name."""
+        name, version = dist.name, dist.version
+        text = wish.text if wish is not None else ""
+        if wish is None or wish.is_plain:
+            text = asked.from_report(self.report).get(name, "") or _direct(dist, self.ctx.home) or text
+        if text and redact(text) != text and "${" not in text:
+            self._event(f"{name} is recorded by its version: its URL holds credentials.", name)
+            return f"{name}=={version}"
+        if not text:
+            # where the image has a version of its own, a bare name would be content with that one
+            text = f"{name}=={version}" if name in self.base else name
+        try:
+            parse(text, trusted=True)
+        except OverlayError:
+            return f"{name}=={version}"
+        return text
+
+    # -- recording --------------------------------------------------------------------------------------
+
+    def _plan(
+        self,
+        arrived: Mapping[str, Dist],
+        old: Mapping[str, str],
+        gone: Iterable[str],
+        add: Iterable[str],
+        current: Requirements,
+    ) -> dict[str, Any]:
+        names = {parse(line, trusted=True).name for line in add}
+        before = snapshot.read(self.env) or {}
+        there = {name: plans.Item(item["version"]) for name, item in before.items()}
+        there.update({name: plans.Item(version) for name, version in old.items()})
+        return plans.build(
+            new={name: plans.Item(d.version, details(d).size) for name, d in arrived.items()},
+            overlay={name: item for name, item in there.items() if name in {*old, *gone}},
+            base={name: d.version for name, d in self.base.items()},
+            user_site={d.name: d.version for d in listing(user_site(self.ctx))},
+            requested=names | current.names(),
+            needed=names,
+            uninstalled=list(gone),
+        )
+
+    def _record(
+        self,
+        plan: dict[str, Any],
+        add: list[str],
+        remove: list[str],
+        touched: set[str],
+        gone: Iterable[str],
+        found: Mapping[str, Dist],
+        now: snapshot.Snapshot,
+    ) -> dict[str, Any]:
+        name = "adopt-" + os.urandom(8).hex()
+        lock = self.ctx.base_lock or self.ctx.base.lock()
+        with overlay_lock(self.overlay):
+            self.lease.check()
+            before = Requirements.read(self.overlay.requirements)
+            after = rollback.edited(before, add, remove)
+            write = rollback.prepare_requirements(self.overlay, before, after)
+            try:
+                revision = revisions.write(
+                    self.overlay,
+                    {
+                        "when": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                        "who": self.who,
+                        "action": "adopt",
+                        "argv": [redact(word) for word in self.argv] or ["adopt"],
+                        "base": {"key": self.ctx.base.key, "lock": lock},
+                        "env": os.path.relpath(self.env.path, self.overlay.path),
+                        "plan": plan,
+                        "requirements": {
+                            "before": [redact(r.text) for r in before.entries()],
+                            "after": [redact(r.text) for r in after.entries()],
+                        },
+                        "undo": "download",
+                        "change": name,
+                        "add": [redact(line) for line in add],
+                        "remove": remove,
+                        "touched": sorted(touched),
+                        "aside": [],
+                        "files": [],
+                    },
+                )
+            except BaseException:
+                write(False)
+                raise
+            write(True)
+            self._remember(after, found, touched, gone)
+        snapshot.write(self.env, now, adopted=name)
+        return revision
+
+    def _remember(
+        self, after: Requirements, found: Mapping[str, Dist], touched: Iterable[str], gone: Iterable[str]
+    ) -> None:
+        """Keep what is realised now, so that a line of the user's that wants something else is pending."""
+        lines = {entry.name: entry for entry in after.entries() if entry.name}
+        last = merge.last(self.overlay)
+        for name in gone:
+            last = last.with_removed(name)
+        for name in touched:
+            line, dist = lines.get(name), found.get(name) or self.base.get(name)
+            if line is None or dist is None:
+                continue
+            fits = _admits(line, dist.version)
+            last = last.with_added(line if fits else parse(f"{name}=={dist.version}", trusted=True))
+        merge.save(self.overlay, last.to_text())
+
+    def _finish_last(self, known: Optional[snapshot.Snapshot]) -> snapshot.Snapshot:
+        """Finish an adoption that was stopped after its revision; return what is known now."""
+        content = dict(known or {})
+        last = revisions.latest(self.overlay) or {}
+        here = os.path.relpath(self.env.path, self.overlay.path)
+        if (
+            last.get("action") != "adopt"
+            or last.get("env") != here
+            or not last.get("change")
+            or last["change"] == snapshot.last_adoption(self.env)
+        ):
+            return content
+        found = overlay_dists(self.env)
+        self.base = base_dists(self.ctx)
+        removed = [str(item["name"]) for item in last["plan"]["removes"]]
+        with overlay_lock(self.overlay):
+            self.lease.check()
+            current = Requirements.read(self.overlay.requirements)
+            if [redact(r.text) for r in current.entries()] == last["requirements"]["before"]:
+                after = rollback.edited(current, last.get("add", ()), last.get("remove", ()))
+                rollback.prepare_requirements(self.overlay, current, after)(True)
+                current = after
+            self._remember(current, found, last.get("touched", ()), removed)
+        fresh = snapshot.take(self.env)
+        for item in last["plan"]["new"]:
+            name = str(item["name"])
+            if name in fresh and fresh[name]["version"] == item["version"]:
+                content[name] = fresh[name]
+        for name in removed:
+            content.pop(name, None)
+        snapshot.write(self.env, content, adopted=last["change"])
+        return content
+
+    # -- telling ----------------------------------------------------------------------------------------
+
+    def _event(self, message: str, package: str = "") -> None:
+        if self._on_event is not None:
+            event = {"phase": "resolving", "message": message}
+            self._on_event({**event, "package": package} if package else event)
+
+    def _say(self, plan: Mapping[str, Any]) -> None:
+        text = told(plan)
+        if text and self._on_event is not None:
+            self._on_event({"phase": "done", "message": text})
+
+
+def told(plan: Mapping[str, Any]) -> str:
+    """Say what an adoption recorded."""
+    parts = []
+    if plan["new"]:
+        parts.append("recorded " + ", ".join(f"{p['name']} {p['version']}" for p in plan["new"]))
+    if plan["removes"]:
+        parts.append("no longer there: " + ", ".join(str(p["name"]) for p in plan["removes"]))
+    return "; ".join(parts)
+
+
+def _admits(line: Requirement, version: str) -> bool:
+    """Whether a version is one that a line asks for. What can't be told counts as such."""
+    library = packaging()
+    if line.url or library is None or line.editable:
+        return True
+    try:
+        specifier = library.requirements.Requirement(line.text).specifier
+        return bool(specifier.contains(version, prereleases=True))
+    except Exception:
+        return True
+
+
+def _direct(dist: Dist, home: str) -> str:
+    try:
+        data = json.loads(dist.read("direct_url.json") or "{}")
+    except ValueError:
+        return ""
+    return asked.direct_line(dist.name, data, home) if isinstance(data, dict) else ""
