@@ -186,6 +186,17 @@ def _circles(dists: dict[str, Dist], needed: set[str], marked: set[str]) -> set[
     return out
 
 
+def lines_of(dist: Dist, home: str) -> list[Requirement]:
+    """Return the line that gives a distribution as it is; none where its origin is gone."""
+    source = Source(dist.name)
+    _want(source, dist, home)
+    line = source.wanted[0] if source.wanted else None
+    if line is not None and line.is_plain:
+        source.wanted = []
+        source.want(f"{dist.name}=={dist.version}", otherwise=dist.name)
+    return source.wanted
+
+
 def _want(source: Source, dist: Dist, home: str) -> None:
     """Turn a distribution into a line: its origin where it was no index, else its name."""
     origin = direct_url(dist)
