@@ -85,7 +85,7 @@ class Stage:
     env:
         The env that is to be changed. The caller holds its lease.
     make:
-        Whether anything may come in. Where not, no directory is made: on a full disk there is no room for one.
+        Whether anything may come in. Where not, no directory is made: a full disk has no room for one.
     """
 
     def __init__(self, env: Env, *, make: bool = True) -> None:
