@@ -42,6 +42,7 @@ START_MODULES = (
     "overlayspawner.payload.kernelspec",
     "overlayspawner.payload.runtime",
     "overlayspawner.payload.context",
+    "overlayspawner.payload.oneshot",
     "overlayspawner.payload.storage",
     "overlayspawner.payload.bootstrap",
 )

@@ -160,12 +160,12 @@ class Overlay:
         env = self.env(base)
         if os.path.lexists(env.path):
             return env
-        fresh = _makedirs(self.path)
+        fresh = makedirs(self.path)
         envs = os.path.dirname(env.path)
         files.mkdir(envs)
         files.mkdir(self.revisions)
         if fresh or not os.path.lexists(self.metadata):
-            self._describe()
+            self.describe()
         new = os.path.join(envs, f".new-{os.path.basename(env.path)}-{os.urandom(4).hex()}")
         try:
             make_env(new, env.path, base, kind=self.kind)
@@ -177,7 +177,8 @@ class Overlay:
                 raise
         return env
 
-    def _describe(self) -> None:
+    def describe(self) -> None:
+        """Write the files of an overlay that holds nothing yet; its directory exists."""
         data = {"schema": SCHEMA_VERSION, "name": self.name, "kind": self.kind, "lifetime": self.lifetime}
         files.write_atomic(os.path.join(self.path, "README.md"), _README, sync=False)
         if not os.path.lexists(self.requirements):
@@ -185,10 +186,11 @@ class Overlay:
         files.write_atomic(self.metadata, jsontext.dumps(data) + "\n", sync=False)
 
 
-def _makedirs(path: str) -> bool:
+def makedirs(path: str) -> bool:
+    """Make a directory with its parents; return whether it is new."""
     parent = os.path.dirname(path)
     if parent and not os.path.isdir(parent):
-        _makedirs(parent)
+        makedirs(parent)
     return files.mkdir(path)
 
 

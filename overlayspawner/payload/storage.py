@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from overlayspawner.payload import files, kernelspec
+from overlayspawner.payload import files, kernelspec, oneshot
 from overlayspawner.payload.contract import Spec, notice
 from overlayspawner.payload.overlay import Overlay, make_local
 from overlayspawner.payload.probe import Base
@@ -83,7 +83,7 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
         found.notices.append(problem)
     found.user_kernel = kernelspec.user_kernel(home)
     path = overlay_path(spec, home)
-    if _take_safe(spec, path, found):
+    if oneshot.wanted(spec, path) and _take_safe(spec, base, path, found):
         found.mode = "safe"
         found.notices.append(notice("safe-mode"))
         return found
@@ -115,17 +115,13 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
     return found
 
 
-def _take_safe(spec: Spec, path: str, found: Found) -> bool:
+def _take_safe(spec: Spec, base: Base, path: str, found: Found) -> bool:
     """Whether this start runs without the overlay; a reset that was asked for is done first.
 
     With a nonce each request is followed once, also when a container starts again with the same spec.
     """
-    if not spec.nonce:
-        return spec.safe
     try:
-        from overlayspawner.payload import oneshot
-
-        return oneshot.take(spec, path) == "safe"
+        return oneshot.take(spec, path, base, found.notices) == "safe"
     except Exception as e:
         asked = "the reset" if spec.reset else "safe mode"
         found.notices.append(
