@@ -30,14 +30,42 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("OVERLAYSPAWNER_CACHE") or HERE.parent.parent / ".cache") / "images"
 REPOSITORY = "overlayspawner-test"
-SUITE = "bookworm"
-PYTHON = "3.11"
-GLIBC_MINOR = 36  # bookworm's, the newest that a wheel may ask for
 PUBLIC_MIRROR = "http://deb.debian.org/debian"
+ARCHIVE = "http://archive.debian.org/debian"  # where releases go that are no longer maintained
 
-# name → what it stands on. `debian` is the root file system, the others have a Dockerfile.
+# Root file systems: Debian's suite, its Python, and the minor version of its glibc 2, the newest that a wheel
+# may ask for.
+ROOTS = {
+    "debian": ("bookworm", "3.11", 36),
+    "bullseye": ("bullseye", "3.9.2", 31),  # there are packages that refuse 3.9.0
+    "trixie": ("trixie", "3.13", 41),
+    "sid": ("sid", "3.14", 41),
+}
+# name → what it stands on; each has a Dockerfile.
 PARENTS = {"stacks": "debian", "venv": "debian", "nopython": "debian", "entrypoint": "stacks"}
-NEEDS_WHEELS = {"stacks", "venv"}
+# Other ways in which an image can have its Python; only `tests/layouts` need them.
+LAYOUTS = {
+    "py39": "bullseye",
+    "py313": "trixie",
+    "py314": "sid",
+    "usrlocal": "debian",
+    "conda": "stacks",
+    "purevenv": "venv",
+}
+# name → the requirements of the wheels that its build finds in `wheels/`
+NEEDS_WHEELS = {
+    "stacks": "requirements.txt",
+    "venv": "requirements.txt",
+    "usrlocal": "requirements.txt",
+    "py39": "py39/requirements.txt",
+    "py313": "py313/requirements.txt",
+    "py314": "py314/requirements.txt",
+}
+# name → what of this folder its build finds besides its own
+SHARED = {
+    **{name: ["layout"] for name in LAYOUTS},
+    "usrlocal": ["layout", "stacks/conda_prefix.py"],
+}
 
 
 class BuildError(Exception):
@@ -77,16 +105,31 @@ def exists(tag: str) -> bool:
 
 def recipe_hash(name: str) -> str:
     """The first 16 digits of the hash of all that decides what the image holds."""
-    digest = hashlib.sha256(f"{platform.machine()} {SUITE} {PYTHON}\n".encode())
-    if name in PARENTS:
-        digest.update(recipe_hash(PARENTS[name]).encode())
+    suite, python, _ = ROOTS[root_of(name)]
+    digest = hashlib.sha256(f"{platform.machine()} {suite} {python}\n".encode())
+    if name not in ROOTS:
+        digest.update(recipe_hash(parent_of(name)).encode())
     if name in NEEDS_WHEELS:
-        digest.update((HERE / "requirements.txt").read_bytes())
-    for path in sorted((HERE / name).rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            mode = path.stat().st_mode & 0o111
-            digest.update(f"{path.relative_to(HERE)} {bool(mode)}\n".encode() + path.read_bytes())
+        digest.update((HERE / NEEDS_WHEELS[name]).read_bytes())
+    for part in (name, *SHARED.get(name, ())):
+        found = HERE / part
+        for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                mode = path.stat().st_mode & 0o111
+                digest.update(f"{path.relative_to(HERE)} {bool(mode)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def parent_of(name: str) -> str:
+    """The image that another one's Dockerfile begins with."""
+    return PARENTS.get(name) or LAYOUTS[name]
+
+
+def root_of(name: str) -> str:
+    """The root file system that an image stands on in the end."""
+    while name not in ROOTS:
+        name = parent_of(name)
+    return name
 
 
 def tag_of(name: str) -> str:
@@ -108,12 +151,22 @@ def need(program: str, package: str) -> None:
     run("apt-get", "install", "-y", "--no-install-recommends", package, env=environment)
 
 
-def build_debian(tag: str) -> None:
-    """The root file system that every other image stands on."""
+def build_root(name: str, tag: str) -> None:
+    """A root file system that other images stand on."""
     need("mmdebstrap", "mmdebstrap")
-    say("making a Debian root file system (about 20 s)")
-    mirror = os.environ.get("DEBIAN_MIRROR") or PUBLIC_MIRROR
-    packages = ",".join((HERE / "debian" / "packages.txt").read_text(encoding="utf-8").split())
+    suite = ROOTS[name][0]
+    say(f"making a root file system of Debian {suite} (about 20 s)")
+    try:
+        debootstrap(name, suite, tag, os.environ.get("DEBIAN_MIRROR") or PUBLIC_MIRROR)
+    except BuildError:
+        if suite != "bullseye":
+            raise
+        say(f"trying {ARCHIVE}")
+        debootstrap(name, suite, tag, ARCHIVE)
+
+
+def debootstrap(name: str, suite: str, tag: str, mirror: str) -> None:
+    packages = ",".join((HERE / name / "packages.txt").read_text(encoding="utf-8").split())
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         archive = str(Path(folder) / "root.tar")
         command = [
@@ -121,32 +174,35 @@ def build_debian(tag: str) -> None:
             "--variant=apt",
             f"--include={packages}",
             '--aptopt=APT::Install-Recommends "false"',
+            # sid's lists are valid for a week; a mirror, or this machine's clock, may be further off
+            *(['--aptopt=Acquire::Check-Valid-Until "false"'] if name != "debian" else []),
             "--dpkgopt=path-exclude=/usr/share/man/*",
             "--dpkgopt=path-exclude=/usr/share/locale/*",
             "--dpkgopt=path-exclude=/usr/share/doc/*",
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             # The image names the public mirror whatever mirror this machine uses, and no proxy.
-            f'--customize-hook=echo "deb {PUBLIC_MIRROR} {SUITE} main" > "$1/etc/apt/sources.list"',
+            f'--customize-hook=echo "deb {PUBLIC_MIRROR} {suite} main" > "$1/etc/apt/sources.list"',
             '--customize-hook=cd "$1/etc" && rm -f resolv.conf hostname apt/apt.conf.d/99mmdebstrap',
-            SUITE,
+            suite,
             archive,
-            f"deb {mirror} {SUITE} main",
+            f"deb {mirror} {suite} main",
         ]
-        run(*command, log=CACHE / "debian.log")
+        run(*command, log=CACHE / f"{name}.log")
         run("docker", "import", "--change", 'CMD ["bash"]', archive, tag)
 
 
-def wheelhouse() -> Path:
-    """A folder with every wheel that the images hold, downloaded with this machine's pip settings."""
-    requirements = HERE / "requirements.txt"
+def wheelhouse(name: str) -> Path:
+    """A folder with every wheel that an image holds, downloaded with this machine's pip settings."""
+    requirements = HERE / NEEDS_WHEELS[name]
+    _, python, glibc = ROOTS[root_of(name)]
     machine = platform.machine()
-    key = hashlib.sha256(f"{machine} {PYTHON}\n".encode() + requirements.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(f"{machine} {python}\n".encode() + requirements.read_bytes()).hexdigest()[:16]
     folder = CACHE / f"wheels-{key}"
     if (folder / ".complete").exists():
         return folder
-    say("downloading the images' Python packages (about a minute)")
+    say(f"downloading the images' packages for Python {python} (about a minute)")
     folder.mkdir(parents=True, exist_ok=True)
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC_MINOR, 4, -1)]
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(glibc, 4, -1)]
     tags += [
         f"manylinux2014_{machine}",
         f"manylinux2010_{machine}",
@@ -154,13 +210,15 @@ def wheelhouse() -> Path:
         f"linux_{machine}",
     ]
     platforms = [part for name in tags for part in ("--platform", name)]
-    short = PYTHON.replace(".", "")
+    short = "".join(python.split(".")[:2])
     run(
         sys.executable,
         *("-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"),
-        *("--python-version", PYTHON, "--implementation", "cp"),
+        *("--python-version", python, "--implementation", "cp"),
         *("--abi", f"cp{short}", "--abi", "abi3", "--abi", "none"),
         *platforms,
+        # an image's own list is complete
+        *(["--no-deps"] if requirements.parent != HERE else []),
         *("--dest", str(folder), "-r", str(requirements)),
     )
     (folder / ".complete").touch()
@@ -168,12 +226,18 @@ def wheelhouse() -> Path:
 
 
 def build_from_dockerfile(name: str, tag: str) -> None:
-    base = image(PARENTS[name])
-    wheels = wheelhouse() if name in NEEDS_WHEELS else None
+    base = image(parent_of(name))
+    wheels = wheelhouse(name) if name in NEEDS_WHEELS else None
     say(f"building {tag}" + (" (about a minute)" if wheels else ""))
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         context = Path(folder) / "context"
         shutil.copytree(HERE / name, context, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in SHARED.get(name, ()):
+            (context / part).parent.mkdir(exist_ok=True)
+            if (HERE / part).is_dir():
+                shutil.copytree(HERE / part, context / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(HERE / part, context / part)
         if wheels is not None:
             (context / "wheels").mkdir()
             for wheel in wheels.glob("*.whl"):
@@ -206,12 +270,12 @@ def clean() -> None:
 
 def image(name: str) -> str:
     """Build the image unless it is there; returns its tag. Raises BuildError."""
-    if name != "debian" and name not in PARENTS:
-        raise BuildError(f"there is no test image {name!r}; there are: {', '.join(PARENTS)}")
+    if name not in {*ROOTS, *PARENTS, *LAYOUTS}:
+        raise BuildError(f"there is no test image {name!r}; there are: {', '.join([*PARENTS, *LAYOUTS])}")
     tag = tag_of(name)
     if not exists(tag):
-        if name == "debian":
-            build_debian(tag)
+        if name in ROOTS:
+            build_root(name, tag)
         else:
             build_from_dockerfile(name, tag)
     run("docker", "tag", tag, f"{REPOSITORY}/{name}:latest")
@@ -221,13 +285,17 @@ def image(name: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the test images that are missing; print their tags.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(PARENTS)}; all when none is given"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(PARENTS)} (all of these when none is given), {', '.join(LAYOUTS)}",
     )
+    parser.add_argument("--wheels", metavar="NAME", help="only print the folder of an image's wheels")
     parser.add_argument("--list", action="store_true", help="only print the names")
     parser.add_argument("--clean", action="store_true", help="remove the images instead")
     arguments = parser.parse_args()
     if arguments.list:
-        print("\n".join(PARENTS))
+        print("\n".join([*PARENTS, *LAYOUTS]))
         return 0
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
@@ -235,6 +303,9 @@ def main() -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if arguments.clean:
                 clean()
+                return 0
+            if arguments.wheels:
+                print(wheelhouse(arguments.wheels))
                 return 0
             for name in arguments.names or PARENTS:
                 print(image(name), flush=True)

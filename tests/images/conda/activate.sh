@@ -1,0 +1,1 @@
+export LAYOUT_ACTIVATED=yes
