@@ -10,7 +10,7 @@ import os
 
 from overlayspawner.payload import files, jsontext
 from overlayspawner.payload.contract import notice
-from overlayspawner.payload.overlay import shell_quote
+from overlayspawner.payload.overlay import BASE_PTH, shell_quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ SOURCES = "kernels.json"
 
 KERNEL_MODULE = "ipykernel_launcher.py"
 """The file by which an isolated env has a kernel."""
+
+PYTHON_TIMEOUT = 15
+"""Seconds that Python may take to start, where files of the user's take part in it."""
 
 MAX_RESOURCE = 1 << 18
 """Bytes of a kernelspec's other files (logos are a few kB) above which they are left out."""
@@ -287,6 +290,9 @@ def kernel_script(context: Context, no_user_site: str) -> str:
     launcher when the kernel is ready: a mark that is still there means that the same connection file was
     tried before and died. It costs a millisecond; the kernel keeps its process id.
 
+    Where nobody starts a kernel a second time (nbclient, papermill), that would be too late. So where there
+    is anything that Python runs at its own start, it is tried with an empty program first.
+
     Parameters
     ----------
     no_user_site:
@@ -311,6 +317,13 @@ def kernel_script(context: Context, no_user_site: str) -> str:
         module = os.path.join(context.env.site_packages, KERNEL_MODULE)
         own = f"[ -f {shell_quote(module)} ] || python={base}\n"
     tail = f"{shell_quote(payload)} kernel --runtime {shell_quote(runtime)}"
+    # what Python runs before a program; ours adds a base that is a venv
+    hooks = []
+    roots = ['"${PYTHONUSERBASE:-$HOME/.local}"' + f"/lib/python{context.base.version}/site-packages"]
+    if context.env is not None:
+        roots.append(shell_quote(context.env.site_packages))
+    for root in roots:
+        hooks += [f"{root}/*.pth", f"{root}/sitecustomize*", f"{root}/usercustomize*"]
     return (
         "#!/bin/sh\n"
         "# kernel.sh CONNECTION_FILE PYTHON_ARGUMENTS...: made by overlayspawner\n"
@@ -320,6 +333,19 @@ def kernel_script(context: Context, no_user_site: str) -> str:
         'while [ $# -gt 0 ] && [ "$1" != -m ]; do options="$options $1"; shift; done\n'
         f"python={shell_quote(python)}\n"
         f"{own}"
+        "hooks() {\n"
+        f"    for hook in {' '.join(hooks)}; do\n"
+        f"        case $hook in */{BASE_PTH}) continue ;; esac\n"
+        '        [ -e "$hook" ] && return 0\n'
+        "    done\n"
+        "    return 1\n"
+        "}\n"
+        "starts() {\n"
+        "    limit=\n"
+        f"    timeout -s KILL 9 true 2>/dev/null && limit='timeout -s KILL {PYTHON_TIMEOUT}'\n"
+        "    $limit \"$python\" $options -c 'raise SystemExit(66)' </dev/null >/dev/null 2>&1\n"
+        "    [ $? -eq 66 ]\n"
+        "}\n"
         'if [ -e "$mark" ]; then\n'
         '    rm -f "$mark"\n'
         "    why=died\n"
@@ -327,6 +353,9 @@ def kernel_script(context: Context, no_user_site: str) -> str:
         "    why=missing\n"
         "else\n"
         f"    {site}"
+        "    if hooks && ! starts; then\n"
+        f'        exec {base} -s $options {tail} --base python -- "$@"\n'
+        "    fi\n"
         '    : >"$mark" 2>/dev/null\n'
         f'    exec "$python" $options {tail} --mark "$mark" -- "$@"\n'
         "fi\n"

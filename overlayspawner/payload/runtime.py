@@ -5,12 +5,14 @@ Laid out as::
     server.json      what the start found (Context)
     config/          on JUPYTER_CONFIG_PATH: brings the server extension in
     share/jupyter/   on JUPYTER_PATH: generated kernelspecs, links to lab extensions
-    bin/             pip, overlay: first on the PATH of kernels and terminals
+    bin/             pip, uv, overlay: first on the PATH of kernels and terminals
+    plain/           pip and uv without the recording of what they change
     wrappers/        the image's own commands, run by the overlay's Python: last of ours on that PATH
     terminal/        rc file of the terminals
     jupyter/         JUPYTER_RUNTIME_DIR
     starting/        marks of kernels that have not said "ready" yet
     notices/         what kernels found out
+    stack-tried      which foreign modules of the kernels' own could be imported
     in-use           locked while the server runs
 
 Never in the user's storage. On the start path.
@@ -21,7 +23,7 @@ from __future__ import annotations
 import os
 
 from overlayspawner.payload import files
-from overlayspawner.payload.contract import OverlayError, Spec
+from overlayspawner.payload.contract import UV_DIR, OverlayError, Spec
 from overlayspawner.payload.overlay import env_pip, shell_quote
 from overlayspawner.payload.probe import Base
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from overlayspawner.payload.context import Context
 
 PREFIX = "overlayspawner-"
+PLAIN = "plain"
+"""Folder of a runtime dir with ``pip`` and ``uv`` as they are, without the recording."""
+WRAPPED = "OVERLAYSPAWNER_WRAPPED"
+"""Set for what a recorded command runs: a build that calls pip again does not wait for itself."""
 LOCK = "in-use"
 """File in a runtime dir that its server holds a lock on."""
 # Commands that must go on acting on the base, or that the overlay has its own of.
@@ -152,20 +158,55 @@ def search_path(context: Context, path: str) -> str:
 def write_commands(context: Context, environ: Mapping[str, str]) -> None:
     """Write ``bin/`` and the terminals' rc file."""
     directory = context.runtime
-    for name in ("bin", "wrappers", "terminal", "jupyter", "starting", "notices"):
+    for name in ("bin", PLAIN, "wrappers", "terminal", "jupyter", "starting", "notices"):
         os.makedirs(os.path.join(directory, name), mode=0o700, exist_ok=True)
-    overlay = (
-        "#!/bin/sh\n"
-        f"exec {shell_quote(context.base.executable)} -I {shell_quote(_runnable(context.payload))} cli"
-        f' --runtime {shell_quote(directory)} "$@"\n'
-    )
+    run_us = f"{shell_quote(context.base.executable)} -I {shell_quote(_runnable(context.payload))}"
+    overlay = f'#!/bin/sh\nexec {run_us} cli --runtime {shell_quote(directory)} "$@"\n'
     _write(os.path.join(directory, "bin", "overlay"), overlay, 0o755)
     if context.env is not None:
         # Beside ENV/bin/pip, because `pip install pip` replaces that one.
-        for name in ("pip", "pip3"):
-            script = env_pip(context.env, context.base, context.spec.kind)
-            _write(os.path.join(directory, "bin", name), script, 0o755)
+        _write_tool(context, "pip", env_pip(context.env, context.base, context.spec.kind), ("pip", "pip3"))
+        uv = _find_uv(context, environ)
+        if uv:
+            _write_tool(context, "uv", f'#!/bin/sh\nexec {shell_quote(uv)} "$@"\n', ("uv",))
     _write(os.path.join(directory, "terminal", "bashrc"), _bashrc(context))
+
+
+def _write_tool(context: Context, tool: str, plain: str, names: tuple[str, ...]) -> None:
+    """Write a tool's plain command, and the commands that have its changes recorded.
+
+    Only what may change an env takes the way through Python. What a build or the tool itself runs does not.
+    """
+    directory = context.runtime
+    payload = shell_quote(_runnable(context.payload))
+    path = os.path.join(directory, PLAIN, tool)
+    _write(path, plain, 0o755)
+    text = (
+        "#!/bin/sh\n"
+        f"# Made by overlayspawner: {tool}; what it changes in this overlay is recorded.\n"
+        f'if [ -z "${WRAPPED}" ] && [ -r {payload} ]; then\n'
+        '    for word in "$@"; do\n'
+        "        case $word in install|uninstall|sync)\n"
+        f"            exec {shell_quote(context.base.executable)} -I {payload} wrap"
+        f' --runtime {shell_quote(directory)} {tool} "$@" ;;\n'
+        "        esac\n"
+        "    done\n"
+        "fi\n"
+        f'exec {shell_quote(path)} "$@"\n'
+    )
+    for name in names:
+        _write(os.path.join(directory, "bin", name), text, 0o755)
+
+
+def _find_uv(context: Context, environ: Mapping[str, str]) -> str:
+    """Return the uv that a terminal of this image has, else the one that came with us, or ``""``."""
+    folders = [d for d in environ.get("PATH", "").split(os.pathsep) if os.path.isabs(d)]
+    folders += [UV_DIR, os.path.dirname(context.base.executable)]
+    for folder in folders:
+        path = os.path.join(folder, "uv")
+        if not folder.startswith(context.runtime) and os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return ""
 
 
 def _runnable(payload: str) -> str:

@@ -223,6 +223,14 @@ BROKEN = {
     "a jupyter_client of nothing": ("jupyter_client/__init__.py", "__version__ = '6.1.12'\n"),
     "comm that is a file of garbage": ("comm.py", "\x00\x01"),
     "an ipykernel of nothing": ("ipykernel/__init__.py", "__version__ = '5.0'\n"),
+    "a zmq that crashes": ("zmq/__init__.py", "import ctypes; ctypes.string_at(0)\n"),
+    "a psutil that leaves": ("psutil/__init__.py", "import os; os._exit(0)\n"),
+    "a comm without end": ("comm.py", "def f(): f()\nf()\n"),
+    "a comm without end or limit": (
+        "comm.py",
+        "import sys; sys.setrecursionlimit(10**9)\ndef f(*a): return list(map(f, a))\nf(1)\n",
+    ),
+    "a tornado with NUL bytes": ("tornado.py", "x = 1\0\n"),
 }
 
 
@@ -264,7 +272,12 @@ def test_versions_that_do_not_fit_together(open_overlay, home: Path) -> None:
 
 @slow
 @pytest.mark.parametrize(
-    "code", ["import os; os._exit(3)", "import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 11)"]
+    "code",
+    [
+        "import os; os._exit(3)",
+        "import sys; sys.exit(0)",
+        "import ctypes; ctypes.string_at(0)",
+    ],
 )
 @pytest.mark.parametrize("where", ["overlay", "user site"])
 def test_a_pth_that_ends_every_python(open_overlay, home: Path, where: str, code: str) -> None:
@@ -275,14 +288,71 @@ def test_a_pth_that_ends_every_python(open_overlay, home: Path, where: str, code
         root.mkdir(parents=True)
     (root / "killer.pth").write_text(code + "\n")
     with Kernel(context, home) as kernel:
+        kernel.start()
+        assert kernel.run("import sys; print(sys.prefix)").strip() == context.base.prefix
+    found = notices(context)["kernel-base"]
+    assert str(root / "killer.pth") in found["message"]
+
+
+@slow
+def test_a_kernel_that_dies_although_python_starts(open_overlay, home: Path) -> None:
+    context = open_overlay()
+    killer = Path(context.env.site_packages) / "killer.pth"
+    killer.write_text("import os, sys; '-m' in sys.orig_argv and os._exit(3)\n")
+    with Kernel(context, home) as kernel:
         with pytest.raises(RuntimeError, match="died"):
             kernel.start()
         # What a server's restarter does: the same connection file once more.
         kernel.manager.restart_kernel(now=True)
         kernel.client.wait_for_ready(timeout=60)
         assert kernel.run("import sys; print(sys.prefix)").strip() == context.base.prefix
-    found = notices(context)["kernel-base"]
-    assert str(root / "killer.pth") in found["message"]
+    assert str(killer) in notices(context)["kernel-base"]["message"]
+
+
+KILLERS = {
+    "a .pth that exits": ("killer.pth", "import sys; sys.exit(1)\n"),
+    "a .pth that crashes": ("killer.pth", "import ctypes; ctypes.string_at(0)\n"),
+    "a sitecustomize that exits": ("sitecustomize.py", "import os; os._exit(0)\n"),
+    "a module that crashes": ("traitlets.py", "import ctypes; ctypes.string_at(0)\n"),
+}
+
+
+@slow
+@pytest.mark.parametrize("what", KILLERS)
+def test_programs_that_start_a_kernel_once(open_overlay, home: Path, what: str) -> None:
+    import nbformat.v4
+    from nbclient import NotebookClient
+
+    context = open_overlay()
+    name, text = KILLERS[what]
+    path = Path(context.env.site_packages) / name
+    path.write_text(text)
+    kernel = Kernel(context, home)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")])
+    NotebookClient(notebook, km=kernel.manager, timeout=60).execute(env=kernel.env)
+    assert notebook.cells[0].outputs[0]["text"] == "42\n"
+    (found,) = notices(context).values()
+    assert str(path) in found["message"]
+
+
+@slow
+def test_a_package_that_hooks_into_python_s_start_keeps_its_kernel(open_overlay, home: Path) -> None:
+    import typing_extensions
+
+    context = open_overlay()
+    root = Path(context.env.site_packages)
+    (root / "hook.pth").write_text("import hooked\n")
+    (root / "hooked.py").write_text("x = 42\nprint('hello from a hook')\n")
+    (root / "typing_extensions.py").write_text(Path(typing_extensions.__file__).read_text())
+    for _ in range(2):
+        with Kernel(context, home) as kernel:
+            kernel.start()
+            said = kernel.run(
+                "import sys, hooked, typing_extensions as t; print(sys.prefix, hooked.x, t.__file__)"
+            )
+            assert said.split() == [context.env.path, "42", str(root / "typing_extensions.py")]
+    assert notices(context) == {}
+    assert str(root / "typing_extensions.py") in Path(context.runtime, "stack-tried").read_text()
 
 
 @slow
