@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 from overlayspawner.payload import files, journal, revisions, rollback, snapshot, space
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.lease import Lease, overlay_lock, storage_error
-from overlayspawner.payload.moves import SET_ASIDE, Ops
+from overlayspawner.payload.moves import KEPT, SET_ASIDE, Ops
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.requirements import Requirements
 from overlayspawner.payload.rollback import edited
@@ -31,6 +32,8 @@ from overlayspawner.payload.rollback import edited
 __all__ = ["STAGES", "Commit", "edited", "pending", "prune", "repair"]
 
 STAGES = "stage-"
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp$")
 
 
 @dataclass
@@ -223,7 +226,7 @@ def repair(overlay: Overlay, env: Env, lease: Lease) -> str:
             if not space.is_full(e) or not space.spend(env):
                 raise
             state = _repair(overlay, env, lease)
-        _sweep(env, lease)
+        _sweep(overlay, env, lease)
     except OSError as e:
         raise storage_error(e) from e
     space.prepare(env)
@@ -266,9 +269,26 @@ def prune(overlay: Overlay, env: Env, keep: int = space.KEEP) -> None:
     space.prune(overlay, env, keep=keep)
 
 
-def _sweep(env: Env, lease: Lease) -> None:
+def _sweep(overlay: Overlay, env: Env, lease: Lease) -> None:
     """Remove stages and temporary files of writers that are gone."""
     lease.check()
     for name in os.listdir(env.state):
         if name.startswith(STAGES) or name.endswith(".tmp"):
             files.remove_tree(os.path.join(env.state, name))
+    for folder in (SET_ASIDE, KEPT):
+        root = os.path.join(env.state, folder)
+        for name in os.listdir(root) if os.path.isdir(root) else []:
+            files.rmdir(os.path.join(root, name))  # only if it is empty
+    file = os.path.realpath(overlay.requirements)
+    places = {overlay.revisions: "", os.path.dirname(file): os.path.basename(file)}
+    left = [
+        os.path.join(folder, name)
+        for folder, start in places.items()
+        if os.path.isdir(folder)
+        for name in os.listdir(folder)
+        if name.startswith(start) and _TEMPORARY.search(name)
+    ]
+    if left:
+        with overlay_lock(overlay) as held:  # writers of other envs have it while they write there
+            for path in left if held else []:
+                files.unlink(path)

@@ -84,6 +84,10 @@ class Lease:
                 status=409,
             )
 
+    def descriptors(self) -> list[int]:
+        """Return what a program inherits for the lock to last as long as it runs, should we be killed."""
+        return [self._lock_fd]
+
     def release(self) -> None:
         """Give it up; idempotent."""
         if self._stop.is_set():
@@ -302,11 +306,11 @@ def _boot_id() -> str:
 
 
 @contextlib.contextmanager
-def overlay_lock(overlay: Overlay, *, wait: float = 5.0) -> Iterator[None]:
+def overlay_lock(overlay: Overlay, *, wait: float = 5.0) -> Iterator[bool]:
     """Keep writers of an overlay's *other* envs away from its requirements and revisions for a moment.
 
     Held for milliseconds only. Where locks don't work it is no more than good manners: every write below is
-    atomic by itself.
+    atomic by itself. Yields whether it is held.
 
     Parameters
     ----------
@@ -318,12 +322,13 @@ def overlay_lock(overlay: Overlay, *, wait: float = 5.0) -> Iterator[None]:
         until = time.monotonic() + wait
         while True:
             try:
-                _lock(fd, fcntl.LOCK_EX)
+                held = _lock(fd, fcntl.LOCK_EX)
                 break
             except BlockingIOError:
+                held = False
                 if time.monotonic() >= until:
                     break
                 time.sleep(0.02)
-        yield
+        yield held
     finally:
         os.close(fd)

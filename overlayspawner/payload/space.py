@@ -1,7 +1,7 @@
 """Room to work in on a full disk: a reserve that is given up when it is needed, and what is cleaned up.
 
 On a full disk nothing new can be written, while renames into directories that are there still work. So each
-env keeps what a change can't do without: a few kilobytes and inodes in ``reserve/``, an empty directory
+env keeps what a change can't do without: a few kilobytes and inodes in ``reserve-*``, an empty directory
 ``spare`` that becomes the next change's place in ``set-aside``, and the journal, which is written in place.
 """
 
@@ -35,7 +35,6 @@ def prepare(env: Env) -> None:
         journal.make_room(env)
         files.mkdir(os.path.join(env.state, SET_ASIDE))
         files.mkdir(_spare(env))
-        files.mkdir(_reserve(env), 0o700)
         for piece in _pieces(env):
             if not os.path.lexists(piece):
                 # random: file systems that compress would not keep room for zeros
@@ -137,9 +136,5 @@ def _spare(env: Env) -> str:
     return os.path.join(env.state, "spare")
 
 
-def _reserve(env: Env) -> str:
-    return os.path.join(env.state, "reserve")
-
-
 def _pieces(env: Env) -> list[str]:
-    return [os.path.join(_reserve(env), str(n)) for n in range(_PIECES)]
+    return [os.path.join(env.state, f"reserve-{n}") for n in range(_PIECES)]

@@ -139,9 +139,7 @@ def _check_users(env: Env, target: Target, later: Sequence[dict[str, Any]]) -> N
             dist = there.get(item.get("name"))
             if dist is None or dist.name in changed:
                 continue
-            wanted = dists.needs(
-                [(dist.name, ())], lambda name, only=dist: only if name == only.name else None
-            )
+            wanted = dists.needs([(dist.name, ())], {dist.name: dist}.get)
             used = sorted(changed & (set(wanted) - {dist.name}))
             if used:
                 raise OverlayError(

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -267,7 +268,7 @@ def test_requirements_keep_their_mode(mode: int, killed: bool, tmp_path: Path) -
     assert stat.S_IMODE(file.stat().st_mode) == mode
 
 
-def test_only_the_holder_of_the_lease_goes_on(tmp_path: Path) -> None:
+def test_only_the_holder_of_the_lease_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that was held up and replaced stops before it writes again, and leaves repair to the other."""
     changes.prepare(str(tmp_path))
     overlay, env = changes.places(str(tmp_path))
@@ -278,7 +279,13 @@ def test_only_the_holder_of_the_lease_goes_on(tmp_path: Path) -> None:
     lease = acquire(env)
     lease_file = Path(env.state, "lease.json")
     data = json.loads(lease_file.read_text())
-    lease_file.write_text(json.dumps({**data, "token": data["token"] + 1, "nonce": "another"}))
+    write = journals.write
+
+    def lose(*args: Any) -> None:
+        write(*args)
+        lease_file.write_text(json.dumps({**data, "token": data["token"] + 1, "nonce": "another"}))
+
+    monkeypatch.setattr(journals, "write", lose)
     with pytest.raises(OverlayError) as e:
         commit.run(lease)
     assert e.value.code == "busy"
