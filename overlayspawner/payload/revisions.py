@@ -20,7 +20,7 @@ def ids(overlay: Overlay) -> list[int]:
     """Return the numbers of all revisions, oldest first."""
     try:
         names = os.listdir(overlay.revisions)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(int(match[1]) for match in map(_NAME.match, names) if match)
 
