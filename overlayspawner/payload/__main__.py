@@ -1,11 +1,11 @@
-"""Verbs of ``overlay.pyz``: ``start`` (bootstrap), ``kernel`` (kernel launcher), ``cli``.
+"""Verbs of ``overlay.pyz``: ``start`` (bootstrap), ``kernel`` (kernel launcher), ``cli``, ``wrap``.
 
 Tiny on purpose: ``runpy`` compiles this file at each start, because a zip's ``__main__`` has no bytecode.
 """
 
 import sys
 
-MODULES = {"start": "bootstrap", "kernel": "kernel", "cli": "cli"}
+MODULES = {"start": "bootstrap", "kernel": "kernel", "cli": "cli", "wrap": "wrapper"}
 
 if __name__ == "__main__":
     verb = sys.argv[1] if len(sys.argv) > 1 else ""

@@ -182,6 +182,45 @@ def run(
     return Result(process.returncode, "\n".join(reader.tail), cancelled=cancelled, timed_out=timed_out)
 
 
+def foreground(argv: Sequence[str], env: Mapping[str, str], *, keep_open: Sequence[int] = ()) -> int:
+    """Run a program in our place: it has our terminal, and what is sent to us reaches it.
+
+    Parameters
+    ----------
+    argv, env:
+        Program and arguments; the whole environment.
+    keep_open:
+        Descriptors that it inherits: a lock lives for as long as one of them is open.
+
+    Returns
+    -------
+    int
+        Its exit code; as shells do, 128 and the number for a signal that ended it.
+
+    Raises
+    ------
+    OSError
+        The program can't be started.
+    """
+    forwarded = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    process: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, frame: object) -> None:
+        for child in process:
+            child.send_signal(number)
+
+    # a terminal sends Ctrl-C to the whole group; it is for the program, and we stay to clear up after it
+    before = {number: signal.signal(number, forward) for number in forwarded}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        process.append(subprocess.Popen(list(argv), env=dict(env), pass_fds=tuple(keep_open)))
+        rc = process[0].wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return rc if rc >= 0 else 128 - rc
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and its whole group, then reap it."""
     if process.stdout is not None:

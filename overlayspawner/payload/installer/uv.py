@@ -190,7 +190,10 @@ def _make(folder: str) -> str:
 
 def find(ctx: Context) -> Optional[Uv]:
     """Return the first uv that runs and is new enough, or ``None``."""
-    candidates = [os.path.join(contract.UV_DIR, "uv"), shutil.which("uv") or ""]
+    # in a terminal the first one is our own command, which would record what it is told to do
+    path = [d for d in os.environ.get("PATH", os.defpath).split(os.pathsep) if d != f"{ctx.runtime}/bin"]
+    own = shutil.which("uv", path=os.pathsep.join(path))
+    candidates = [os.path.join(contract.UV_DIR, "uv"), own or ""]
     if ctx.env is not None:
         candidates.append(os.path.join(ctx.env.bin, "uv"))
     candidates.append(os.path.join(os.path.dirname(ctx.base.executable), "uv"))
