@@ -149,16 +149,16 @@ def lean(source: bytes) -> bytes:
 def make_zip(sources: dict[str, bytes]) -> bytes:
     """Return a zip with these files: sorted, with fixed dates and modes.
 
-    Stored, not deflated: reading it then needs no zlib, which is an extension module to load and costs more
-    than the bytes that it saves.
+    Deflated: a third of the size. That costs a millisecond where the zip is read; a start reads
+    ``start.bin`` instead.
     """
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(sources):
             info = zipfile.ZipInfo(name, _TIMESTAMP)
             info.create_system = 3  # Unix, whatever the hub runs on
             info.external_attr = 0o644 << 16
-            archive.writestr(info, sources[name])
+            archive.writestr(info, sources[name], zipfile.ZIP_DEFLATED, 9)
     return buffer.getvalue()
 
 
