@@ -121,13 +121,17 @@ def fix(context: Context, *, say: Optional[Say] = None) -> list[str]:
     OverlayError
         ``busy`` when another server is changing the overlay; the storage can't be written to.
     """
-    overlay = context.overlay or _make(context)
+    done: list[str] = []
+    overlay = context.overlay
     if overlay is None:
-        return []
+        overlay = _make(context)
+        if overlay is None:
+            return []
+        done.append(f"What stood in the place of {overlay.path} was moved aside.")
     context.overlay = overlay
     env = overlay.env(context.base)
     tell = say or (lambda text: None)
-    done = records.mend_overlay(context, overlay)
+    done += records.mend_overlay(context, overlay)
     if os.path.isdir(env.state):
         done += records.mend_state(context, overlay, env)
     done += frame.mend_env(context, overlay)
@@ -160,11 +164,15 @@ def _make(context: Context) -> Optional[Overlay]:
     if not place or not os.path.lexists(place) or os.path.isdir(place):
         return None
     spec = context.spec
+    overlay = Overlay(place, name=spec.name, kind=spec.kind, lifetime=spec.lifetime)
     try:
         aside(place)
+        if spec.lifetime == "ephemeral":
+            return None  # the next start makes it: its env lies in the container
+        overlay.create(context.base)
     except OSError as e:
         raise lease.storage_error(e) from e
-    return Overlay(place, name=spec.name, kind=spec.kind, lifetime=spec.lifetime)
+    return overlay
 
 
 def _tried(mend: Callable[[], list[str]]) -> list[str]:

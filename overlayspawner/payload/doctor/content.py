@@ -9,6 +9,7 @@ from typing import Optional
 
 from overlayspawner.payload import adopt, dists, files, leftovers, lockfile
 from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.doctor.common import FIX, Check, Say, Walk, check, some
 from overlayspawner.payload.overlay import Env, Overlay
 
@@ -173,9 +174,15 @@ def lock_fits(overlay: Overlay, env: Env) -> bool:
     """Whether the lock is that of the latest change, and lists the packages that are there."""
     if lockfile.stale(overlay, env):
         return False
-    found = lockfile.find(overlay, env)
     there = {name: dist.version for name, dist in dists.overlay_dists(env).items()}
-    return {n: item.version for n, item in found.packages.items()} == there if found else not there
+    for path in (env.lock_file, lockfile.path(overlay, env)):
+        try:
+            found = lockfile.read(path)
+        except (OSError, OverlayError):
+            return False
+        if {name: item.version for name, item in found.packages.items()} != there:
+            return False
+    return True
 
 
 def mend_lock(ctx: Context, overlay: Overlay, env: Env) -> list[str]:

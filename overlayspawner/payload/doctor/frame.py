@@ -58,7 +58,7 @@ def damaged(ctx: Context, overlay: Overlay, env: Env) -> list[str]:
             out.append(f"{os.path.basename(path)} is missing")
         elif not os.path.exists(path):
             out.append(f"{os.path.basename(path)} leads to a Python that does not exist in this image")
-        elif not os.access(path, os.X_OK):
+        elif os.path.isdir(path) or not os.access(path, os.X_OK):
             out.append(f"{os.path.basename(path)} can't be run")
     for path in _scripts(overlay, env, ctx):
         if _is_empty(path):
@@ -137,7 +137,7 @@ def _mend_frame(ctx: Context, overlay: Overlay, env: Env) -> list[str]:
             if settings.get("home") != os.path.dirname(ctx.base.interpreter):
                 _replace(fresh, env, os.path.join(env.path, "pyvenv.cfg"))
             for path in _interpreters(env):
-                if not os.access(path, os.X_OK):
+                if os.path.isdir(path) or not os.access(path, os.X_OK):
                     _replace(fresh, env, path)
             for path in _scripts(overlay, env, ctx):
                 if _is_empty(path):
@@ -233,9 +233,9 @@ def left_behind(overlay: Overlay, env: Env) -> list[str]:
 
 def mend_unfinished(ctx: Context, overlay: Overlay, env: Env, held: lease.Lease) -> list[str]:
     """Finish or undo what was interrupted, and clear up."""
+    left = left_behind(overlay, env)
     state = change.repair(overlay, env, held)
     done = [] if state == "clean" else [f"A change that was interrupted is {state}."]
-    left = left_behind(overlay, env)
     with lease.overlay_lock(overlay):
         for path in left:
             files.remove_tree(path)
