@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
+from overlayspawner.payload import swap
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.procs import Cancel
@@ -66,6 +67,8 @@ def run(
         raise OverlayError(
             "unknown-action", f"There is no action {action!r}.", f"The actions are {', '.join(FIELDS)}."
         )
+    if ctx.overlay is not None:
+        swap.mend(ctx.overlay)  # one stat, as good as always
     common: dict[str, Any] = {"on_event": on_event, "cancel": cancel, "who": who, "argv": argv}
     # imported late: each brings its own part of the engine along
     if action in ("install", "uninstall", "upgrade", "sync"):

@@ -85,6 +85,33 @@ class Context:
             raise OverlayError("no-overlay", f"This server has no overlay to change. {why}", status=409)
         return self.overlay, self.env
 
+    def for_changes(self) -> Context:
+        """Return the context to change the overlay with.
+
+        In safe mode the server leaves the overlay alone, but not the user, who wants to repair it. The copy
+        has no runtime dir: what this server's kernels run in stays as it is until the next start.
+        """
+        if self.mode != "safe" or self.overlay is not None or not self.home:
+            return self
+        from overlayspawner.payload.storage import overlay_path
+
+        spec = self.spec
+        overlay = Overlay(overlay_path(spec, self.home), name=spec.name, kind=spec.kind)
+        env = overlay.env(self.base)
+        if spec.lifetime != "persistent" or not env.usable():
+            return self
+        return Context(
+            spec=spec,
+            base=self.base,
+            home=self.home,
+            runtime="",
+            payload=self.payload,
+            overlay=overlay,
+            env=env,
+            notices=self.notices,
+            base_lock=self.base_lock,
+        )
+
     def to_json(self) -> str:
         """Return the JSON text of ``server.json``."""
         data = {

@@ -93,6 +93,7 @@ def ask(overlay_path: str, mode: str) -> None:
         return
     import json
 
+    makedirs(overlay_path)
     files.write_atomic(path, json.dumps({"mode": mode}) + "\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from overlayspawner.payload import dists, revisions
@@ -28,7 +29,74 @@ def status(context: Context) -> dict[str, Any]:
         "mode": context.mode,
         "notices": all_notices(context),
         "sizes": sizes(context),
+        "next_start": next_start(context),
+        **state(context),
     }
+
+
+def state(context: Context) -> dict[str, Any]:
+    """Return what could be done: ``{restore, undoable, pending}``; cheap, and changes nothing.
+
+    ``restore`` is a restore's state, ``undoable`` what the next undo would undo, ``pending`` what was edited
+    in requirements.txt by hand; each ``None`` where there is nothing, or where it can't be read.
+    """
+    from overlayspawner.payload import merge, restore, undo
+
+    def pending() -> dict[str, list[str]] | None:
+        found = merge.pending(overlay) if (overlay := context.overlay) is not None else {}
+        return found if any(found.values()) else None
+
+    out: dict[str, Any] = {"restore": None, "undoable": None, "pending": None}
+    if context.overlay is None or context.env is None:
+        return out
+    parts: dict[str, Callable[[], Any]] = {
+        "restore": lambda: restore.state(context),
+        "undoable": lambda: undo.undoable(context),
+        "pending": pending,
+    }
+    for name, part in parts.items():
+        try:
+            out[name] = part()
+        except (OSError, ValueError, KeyError, TypeError, OverlayError):
+            continue  # damaged: `overlay doctor` says what
+    return out
+
+
+def next_start(context: Context) -> str:
+    """Return how the server starts next time: ``normal`` or ``safe``."""
+    from overlayspawner.payload import oneshot
+
+    path = _path(context)
+    return oneshot.asked(path) if path else "normal"
+
+
+def ask_next(context: Context, mode: str) -> None:
+    """Ask for ``safe`` at the next start, or with ``normal`` take that back.
+
+    Raises
+    ------
+    OverlayError
+        ``no-overlay`` where no place for one is known, or what the storage says.
+    """
+    from overlayspawner.payload import oneshot
+    from overlayspawner.payload.lease import storage_error
+
+    path = _path(context)
+    if not path:
+        context.require()
+    try:
+        oneshot.ask(path, mode)
+    except OSError as e:
+        raise storage_error(e) from e
+
+
+def _path(context: Context) -> str:
+    """Return where the overlay lives, also in safe mode; ``""`` when that is not known."""
+    from overlayspawner.payload.storage import overlay_path
+
+    if context.overlay is not None:
+        return context.overlay.path
+    return overlay_path(context.spec, context.home) if context.home else ""
 
 
 def all_notices(context: Context) -> list[dict[str, str]]:

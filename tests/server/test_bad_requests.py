@@ -22,10 +22,18 @@ BAD_JOBS: list[tuple[str, Body, int, str]] = [
     ("list as action", {"action": ["install"]}, 400, "bad-request"),
     ("unknown action", {"action": "explode"}, 400, "unknown-action"),
     ("case of action", {"action": "Install", "install": ["tinyleaf"]}, 400, "unknown-action"),
-    ("restore", {"action": "restore"}, 501, "not-available"),
-    ("undo", {"action": "undo"}, 501, "not-available"),
-    ("reset", {"action": "reset"}, 501, "not-available"),
-    ("import", {"action": "import"}, 501, "not-available"),
+    ("revision as text", {"action": "restore", "revision": "1"}, 400, "bad-request"),
+    ("negative revision", {"action": "undo", "revision": -1}, 400, "bad-request"),
+    ("true as revision", {"action": "undo", "revision": True}, 400, "bad-request"),
+    ("half a revision", {"action": "undo", "revision": 1.5}, 400, "bad-request"),
+    ("endless revision", {"action": "undo", "revision": 1 << 40}, 400, "bad-request"),
+    ("reset of something", {"action": "reset", "revision": 1}, 400, "bad-request"),
+    ("import of nothing", {"action": "import"}, 400, "bad-request"),
+    ("import of blanks", {"action": "import", "source": "  "}, 400, "bad-request"),
+    ("import of a list", {"action": "import", "source": ["user-site"]}, 400, "bad-request"),
+    ("import of two lines", {"action": "import", "source": "user-site\nx"}, 400, "bad-request"),
+    ("import of much", {"action": "import", "source": "x" * 5000}, 400, "bad-request"),
+    ("source of undo", {"action": "undo", "source": "user-site"}, 400, "bad-request"),
     ("nothing to install", {"action": "install"}, 400, "bad-request"),
     ("empty list", {"action": "install", "install": []}, 400, "bad-request"),
     ("text for a list", {"action": "install", "install": "tinyleaf"}, 400, "bad-request"),
@@ -111,6 +119,14 @@ def test_a_bad_job(server: RunningServer, body: Body, status: int, code: str) ->
     answer = server.post("overlay/v1/jobs", json=body)
     refused(answer, status, code)
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"mode": "reset"}, {"mode": None}, {"mode": ["safe"]}, {"mode": "safe", "more": 1}]
+)
+def test_a_bad_mode(server: RunningServer, body: Body) -> None:
+    refused(server.post("overlay/v1/next-start", json=body), 400, "bad-request")
+    assert server.overlay("status")["next_start"] == "normal"
 
 
 @pytest.mark.parametrize("body", [row[1] for row in BAD_BODIES], ids=[row[0] for row in BAD_BODIES])

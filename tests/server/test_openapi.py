@@ -11,8 +11,9 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
+from overlayspawner.payload.actions import FIELDS
 from overlayspawner.payload.contract import CODES, KINDS, LIFETIMES, MODES
-from overlayspawner.payload.server import jobs, service
+from overlayspawner.payload.server import body, jobs
 from overlayspawner.payload.server.handlers import ROUTES, SCOPES, OverlayHandler
 from tests.server.conftest import RunningServer
 
@@ -54,7 +55,11 @@ def test_every_route_and_verb_is_described_and_every_described_one_is_there() ->
 def test_the_lists_of_values_are_the_code_s() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert tuple(schemas["Scope"]["enum"]) == SCOPES
-    assert tuple(schemas["JobRequest"]["properties"]["action"]["enum"]) == service.ACTIONS
+    assert tuple(schemas["JobRequest"]["properties"]["action"]["enum"]) == body.ACTIONS
+    assert tuple(schemas["NextStart"]["properties"]["mode"]["enum"]) == body.MODES
+    assert set(schemas["Job"]["properties"]["request"]["properties"]) == {
+        field for fields in FIELDS.values() for field in fields
+    }
     assert set(schemas["Job"]["properties"]["state"]["enum"]) == {"queued", "running", *jobs.FINISHED}
     status = schemas["Status"]["properties"]
     assert tuple(status["mode"]["enum"]) == MODES

@@ -207,6 +207,18 @@ class RevisionsHandler(OverlayHandler):
         self.reply({"revisions": await self.off_loop(self.service.revisions)})
 
 
+class NextStartHandler(OverlayHandler):
+    """``next-start``: how the server starts next time."""
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Ask for safe mode at the next start, or take that back."""
+        self.only_arguments()
+        body = self.json_body()
+        self.reply(await self.off_loop(lambda: self.service.ask_next(body)))
+
+
 class JobsHandler(OverlayHandler):
     """``jobs``: the long-running actions."""
 
@@ -355,6 +367,7 @@ ROUTES: list[tuple[str, type[OverlayHandler]]] = [
     ("status", StatusHandler),
     ("packages", PackagesHandler),
     ("revisions", RevisionsHandler),
+    ("next-start", NextStartHandler),
     ("jobs", JobsHandler),
     ("jobs/([0-9a-f]{1,64})", JobHandler),
     ("jobs/([0-9a-f]{1,64})/events", JobEventsHandler),

@@ -10,7 +10,7 @@ import queue
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -65,16 +65,16 @@ class Job:
     action:
         Name of the action.
     request:
-        What was asked for: lists of requirements or names by field.
+        The action's fields: see :data:`actions.FIELDS`; what is left out has its default.
     who:
-        The user that asked, for the revision.
+        The user that asked (``server`` for what it does by itself), for the revision.
     """
 
-    def __init__(self, action: str, request: Mapping[str, Sequence[str]], who: str = "") -> None:
+    def __init__(self, action: str, request: Mapping[str, Any] | None = None, who: str = "") -> None:
         # Not a counter: a page that outlived a restart must not be shown another job under its number.
         self.id = secrets.token_hex(8)
         self.action = action
-        self.request = {key: list(value) for key, value in request.items()}
+        self.request: dict[str, Any] = {"install": [], "uninstall": [], "upgrade": [], **(request or {})}
         self.who = who
         self.state = "queued"
         self.phase = ""
@@ -82,6 +82,7 @@ class Job:
         self.progress = 0.0
         self.plan: dict[str, Any] | None = None
         self.revision: int | None = None
+        self.failed: list[dict[str, str]] = []
         self.error: dict[str, str] | None = None
         self.created = now()
         self.started: str | None = None
@@ -101,6 +102,7 @@ class Job:
         out: dict[str, Any] = {
             "id": self.id,
             "action": self.action,
+            "who": self.who,
             "request": self.request,
             "state": self.state,
             "phase": self.phase,
@@ -108,6 +110,7 @@ class Job:
             "progress": self.progress,
             "plan": self.plan,
             "revision": self.revision,
+            "failed": self.failed,
             "error": self.error,
             "created": self.created,
             "started": self.started,
@@ -127,7 +130,8 @@ class JobRunner:
     ----------
     work:
         Does one job: called in the worker thread with the job, a function for events and the event that
-        asks to stop; returns ``{"revision": {"id", "changed", …}, "plan": …}`` or raises.
+        asks to stop; returns ``{"revision": {"id", "changed", …}, "plan": …}``, with ``"failed"`` where a
+        part could not be done, or raises.
     on_change:
         Called, in any thread, whenever a job changes.
     on_bug:
@@ -305,8 +309,12 @@ class JobRunner:
         else:
             with self._lock:
                 job.plan = result.get("plan")
-                revision = result["revision"]
-                job.revision = revision["id"] if revision["changed"] else None
+                revision = result.get("revision") or {}
+                job.revision = revision["id"] if revision.get("changed") else None
+                job.failed = [
+                    {key: clean(item.get(key) or "") for key in ("requirement", "reason", "hint")}
+                    for item in result.get("failed") or (job.plan or {}).get("failed") or ()
+                ]
                 job.progress = 1.0
             self._finish(job, "done", None)
 

@@ -8,18 +8,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from overlayspawner.payload import dists, report, requirements
+from overlayspawner.payload import actions, dists, report
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
-
-ACTIONS = ("install", "uninstall", "upgrade", "sync")
-LATER = ("restore", "undo", "reset", "import")
-"""Actions that are part of the interface but not built yet: answered with 501 and ``not-available``."""
-
-FIELDS = ("install", "uninstall", "upgrade")
-MAX_REQUIREMENTS = 200
-"""Entries of one list in a request."""
 
 READ_TIMEOUT = 20.0
 """Seconds that a request waits for the user's storage."""
@@ -119,63 +112,36 @@ class Service:
 
     # -- changing -------------------------------------------------------------------------------------
 
-    def make_job(self, body: dict[str, Any], who: str = "") -> Job:
+    def make_job(self, request: dict[str, Any], who: str = "") -> Job:
         """Check a request for a job and return the job, not yet queued.
 
         Raises
         ------
         OverlayError
-            ``bad-request``, ``unknown-action``, ``not-available``, ``bad-requirement``,
-            ``option-not-allowed``, ``no-overlay``.
+            ``bad-request``, ``unknown-action``, ``bad-requirement``, ``option-not-allowed``, ``no-overlay``.
         """
-        extra = set(body) - {"action", *FIELDS}
-        action = body.get("action")
-        if not isinstance(action, str):
-            raise OverlayError("bad-request", "The field 'action' is missing or not a text.")
-        if action in LATER:
-            raise OverlayError("not-available", f"{action!r} is not available in this version.", status=501)
-        if action not in ACTIONS:
-            known = ", ".join(ACTIONS)
-            raise OverlayError(
-                "unknown-action", f"There is no action {action[:40]!r}.", f"The actions are {known}."
-            )
-        if extra:
-            raise OverlayError(
-                "bad-request", f"There is no field {min(extra)[:40]!r} in a request for a job."
-            )
-        request = {field: _texts(body, field) for field in FIELDS}
-        others = [field for field in FIELDS if request[field] and field != action]
-        if others:
-            raise OverlayError(
-                "bad-request", f"The field {others[0]!r} does not belong to the action {action!r}."
-            )
-        if action in ("install", "uninstall") and not request[action]:
-            raise OverlayError(
-                "bad-request", f"The field {action!r} is missing or empty: there is nothing to do."
-            )
-        for text in request["install"]:
-            requirements.parse(text)
-        for field in ("uninstall", "upgrade"):
-            for text in request[field]:
-                requirements.parse_name(text)
-        self.context.require()
-        if action == "upgrade" and not request["upgrade"]:
-            request["upgrade"] = report.upgradable(self.context)
-        return Job(action, request, who)
+        action, fields = body.job(request)
+        if action != "reset":  # which may be just what an overlay needs that can't be opened
+            context = self.context.for_changes()
+            context.require()
+            if action == "upgrade" and not fields["upgrade"]:
+                fields["upgrade"] = report.upgradable(context)
+        return Job(action, fields, who)
+
+    def ask_next(self, request: dict[str, Any]) -> dict[str, str]:
+        """Ask for a mode of the next start; return what is asked for now.
+
+        Raises
+        ------
+        OverlayError
+            ``bad-request``, ``no-overlay``, or what the storage says.
+        """
+        report.ask_next(self.context, body.mode(request))
+        return {"mode": report.next_start(self.context)}
 
     def _work(self, job: Job, on_event: Callable[[Event], None], cancel: threading.Event) -> dict[str, Any]:
-        from overlayspawner.payload.apply import apply
-
-        return apply(
-            self.context,
-            job.action,
-            install=job.request["install"],
-            uninstall=job.request["uninstall"],
-            upgrade=job.request["upgrade"],
-            on_event=on_event,
-            cancel=cancel,
-            who=job.who,
-        )
+        context = self.context.for_changes()
+        return actions.run(context, job.action, job.request, on_event=on_event, cancel=cancel, who=job.who)
 
     def _changed(self, job: Job) -> None:
         if self._on_activity is not None:
@@ -186,12 +152,3 @@ class Service:
 
     def _bug(self, error: BaseException) -> None:
         self.log.error("overlayspawner: a job failed unexpectedly", exc_info=error)
-
-
-def _texts(body: dict[str, Any], field: str) -> list[str]:
-    value = body.get(field, [])
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise OverlayError("bad-request", f"The field {field!r} is not a list of texts.")
-    if len(value) > MAX_REQUIREMENTS:
-        raise OverlayError("bad-request", f"The field {field!r} has more than {MAX_REQUIREMENTS} entries.")
-    return value

@@ -1,0 +1,99 @@
+"""What the body of a request may say: checked before anything is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from overlayspawner.payload import requirements
+from overlayspawner.payload.actions import FIELDS
+from overlayspawner.payload.contract import OverlayError
+
+ACTIONS = tuple(FIELDS)
+LISTS = ("install", "uninstall", "upgrade")
+
+MAX_REQUIREMENTS = 200
+"""Entries of one list in a request."""
+
+MAX_TEXT = 4096
+"""Characters of a text."""
+
+MODES = ("safe", "normal")
+
+
+def job(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the action that a request asks for, and its fields.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request``, ``unknown-action``, ``bad-requirement``, ``option-not-allowed``.
+    """
+    action = body.get("action")
+    if not isinstance(action, str):
+        raise OverlayError("bad-request", "The field 'action' is missing or not a text.")
+    if action not in ACTIONS:
+        known = ", ".join(ACTIONS)
+        raise OverlayError(
+            "unknown-action", f"There is no action {action[:40]!r}.", f"The actions are {known}."
+        )
+    known_fields = {field for fields in FIELDS.values() for field in fields}
+    for field in sorted(set(body) - {"action"}):
+        if field not in known_fields:
+            raise OverlayError("bad-request", f"There is no field {field[:40]!r} in a request for a job.")
+        # an empty list says nothing, so that a form may send all three
+        if field not in FIELDS[action] and not (field in LISTS and body[field] == []):
+            raise OverlayError(
+                "bad-request", f"The field {field!r} does not belong to the action {action!r}."
+            )
+    request = {field: _CHECKS.get(field, _texts)(body, field) for field in FIELDS[action]}
+    if action in ("install", "uninstall", "import") and not request[FIELDS[action][0]]:
+        field = FIELDS[action][0]
+        raise OverlayError("bad-request", f"The field {field!r} is missing or empty: there is nothing to do.")
+    for text in request.get("install", ()):
+        requirements.parse(text)
+    for field in ("uninstall", "upgrade"):
+        for text in request.get(field, ()):
+            requirements.parse_name(text)
+    return action, request
+
+
+def mode(body: Mapping[str, Any]) -> str:
+    """Return the mode that a request asks for the next start.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request``.
+    """
+    if set(body) != {"mode"} or body["mode"] not in MODES:
+        raise OverlayError("bad-request", f"Send one field 'mode': {' or '.join(MODES)}.")
+    return str(body["mode"])
+
+
+def _texts(body: Mapping[str, Any], field: str) -> list[str]:
+    value = body.get(field, [])
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise OverlayError("bad-request", f"The field {field!r} is not a list of texts.")
+    if len(value) > MAX_REQUIREMENTS:
+        raise OverlayError("bad-request", f"The field {field!r} has more than {MAX_REQUIREMENTS} entries.")
+    return value
+
+
+def _number(body: Mapping[str, Any], field: str) -> int | None:
+    value = body.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise OverlayError("bad-request", f"The field {field!r} is not the number of a revision.")
+    return value
+
+
+def _text(body: Mapping[str, Any], field: str) -> str:
+    value = body.get(field, "")
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        raise OverlayError("bad-request", f"The field {field!r} is not a short text of one line.")
+    return value.strip()
+
+
+_CHECKS: dict[str, Any] = {"revision": _number, "source": _text}
