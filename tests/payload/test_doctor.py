@@ -16,6 +16,7 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import overlay_dists, user_site
 from overlayspawner.payload.doctor import surroundings
+from overlayspawner.payload.follow import Follower
 from overlayspawner.payload.lease import acquire
 from overlayspawner.payload.probe import Base
 from tests.support.doctor import assert_clean, complaints, leftovers
@@ -372,8 +373,15 @@ def test_the_running_server_hears_of_a_repair(
     broken = open_overlay(index_url=index.url)
     assert broken.mode == "degraded" and broken.env is None
     assert [n["code"] for n in broken.notices] == ["env-broken"]
+    server = Context.load(broken.runtime)
+    follower = Follower(server)
+    assert follower.look() is False
+    server.notices.append({"code": "adopted", "message": "", "hint": ""})
     done = doctor.fix(broken)
     assert "server" in done[-1]
+    assert follower.look() is True and follower.look() is False
+    assert server.mode == "normal" and server.env is not None and server.env.path == env.path
+    assert [n["code"] for n in server.notices] == ["adopted"]
     seen = Context.load(broken.runtime)
     assert seen.mode == "normal" and seen.env is not None and seen.env.path == env.path
     assert seen.notices == []

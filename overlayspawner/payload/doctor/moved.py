@@ -8,9 +8,8 @@ from overlayspawner.payload import files, kernelspec
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import SERVER_JSON, OverlayError
 from overlayspawner.payload.doctor.common import FIX, Check, check
+from overlayspawner.payload.follow import ABOUT_THE_ENV
 from overlayspawner.payload.overlay import Env, Overlay
-
-_ABOUT_THE_ENV = frozenset({"env-broken", "damaged-file"})
 
 
 def home(ctx: Context, overlay: Overlay, env: Env) -> Check:
@@ -59,7 +58,7 @@ def tell_server(ctx: Context) -> list[str]:
     if known.env is not None and known.mode == ctx.mode == "normal":
         return []
     ctx.mode = "normal"
-    ctx.notices = [item for item in known.notices if item.get("code") not in _ABOUT_THE_ENV]
+    ctx.notices = [item for item in known.notices if item.get("code") not in ABOUT_THE_ENV]
     try:
         files.write_atomic(os.path.join(ctx.runtime, SERVER_JSON), ctx.to_json(), 0o600, sync=False)
     except OSError as e:
