@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from overlayspawner.payload import actions, dists, report
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.follow import Follower
 from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
 
@@ -40,6 +41,7 @@ class Service:
         self, context: Context, log: logging.Logger, on_activity: Callable[[], None] | None = None
     ) -> None:
         self.context = context
+        self._follower = Follower(context)
         self.log = log
         self._on_activity = on_activity
         self._readers = 0
@@ -49,6 +51,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """Return the JSON shape of ``status``."""
+        self._follower.look()
         current = self.jobs.current()
         return {**report.status(self.context), "job": current.to_dict() if current else None}
 
@@ -120,6 +123,7 @@ class Service:
         OverlayError
             ``bad-request``, ``unknown-action``, ``bad-requirement``, ``option-not-allowed``, ``no-overlay``.
         """
+        self._follower.look()
         action, fields = body.job(request)
         if action != "reset":  # which may be just what an overlay needs that can't be opened
             context = self.context.for_changes()
