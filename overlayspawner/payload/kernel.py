@@ -12,6 +12,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from overlayspawner.payload.context import Context
 
 
@@ -32,6 +35,7 @@ def main(argv: list[str]) -> int:
 
             _environment(context)
             import_stack(context, options.get("--mark", ""), command)
+            _magics(context)
     _watch_ready(options.get("--mark", ""))
     for name in [n for n in sys.modules if n.split(".")[0] == "overlayspawner"]:
         del sys.modules[name]  # a user's notebook may import a pip-installed one
@@ -63,6 +67,36 @@ def _environment(context: Context) -> None:
     os.environ["VIRTUAL_ENV"] = context.env.path
     for name in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "UV_SYSTEM_PYTHON"):
         os.environ.pop(name, None)
+
+
+def _magics(context: Context) -> None:
+    """Let ``%pip`` and ``%uv`` run our commands, which record what they change."""
+    if context.env is None:
+        return
+    try:
+        import functools
+        import shlex
+
+        from IPython.core.magics.packaging import PackagingMagics
+    except Exception:
+        return  # another kernel, or an old IPython: what its pip installs is found all the same
+
+    def magic(program: str, original: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
+        @functools.wraps(original)
+        def run(self: Any, line: str) -> None:
+            if not os.access(program, os.X_OK):
+                original(self, line)
+                return
+            self.shell.system(f"{shlex.quote(program)} {line}")
+            print("Restart the kernel if a package that it has loaded was changed.")
+
+        return run
+
+    for name in ("pip", "uv"):
+        original = getattr(PackagingMagics, name, None)
+        program = os.path.join(context.runtime, "bin", name)
+        if callable(original) and os.access(program, os.X_OK):
+            setattr(PackagingMagics, name, magic(program, original))
 
 
 def _watch_ready(mark: str) -> None:

@@ -209,8 +209,11 @@ def test_pip_in_a_notebook_installs_into_the_overlay(open_overlay, home: Path, t
         kernel.start()
         kernel.run(f"%pip install --no-index --find-links {tmp_path / 'wheels'} tiny")
         assert kernel.run("import tiny; print(tiny.__file__)").startswith(context.env.site_packages)
+        requirements = Path(context.overlay.requirements)
+        assert requirements.read_text() == "tiny\n"
         assert "tiny" in kernel.run("!pip list")
         kernel.run("!pip uninstall -y tiny")
+        assert requirements.read_text() == ""
     assert os.listdir(context.env.site_packages) == ["zzz-overlayspawner-base.pth"]
     assert not (home / ".local").exists()
 
