@@ -76,12 +76,22 @@ class Env:
         return os.path.join(self.path, "pylock.toml")
 
     def usable(self) -> bool:
-        """Whether the env can start a Python: three ``stat`` calls, nothing is run."""
+        """Whether the env can start a Python: three ``stat`` calls, nothing is run.
+
+        A crash of the machine leaves empty files: without ``pyvenv.cfg`` this would be the base's Python.
+        """
         return (
-            os.path.isfile(os.path.join(self.path, "pyvenv.cfg"))
+            _has_content(os.path.join(self.path, "pyvenv.cfg"))
             and os.access(self.python, os.X_OK)
             and os.path.isdir(self.site_packages)
         )
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
 
 
 class Overlay:

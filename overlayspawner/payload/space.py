@@ -13,7 +13,7 @@ import os
 
 from overlayspawner.payload import files, journal, revisions
 from overlayspawner.payload.moves import SET_ASIDE
-from overlayspawner.payload.overlay import Env, Overlay
+from overlayspawner.payload.overlay import BASE_PTH, Env, Overlay
 
 KEEP = 10
 """How many changes' replaced files are kept for undoing."""
@@ -32,6 +32,8 @@ _FEW_INODES = 50
 def prepare(env: Env) -> None:
     """Make what is kept ready where it is missing, as far as there is room. Never fails."""
     with contextlib.suppress(OSError):
+        if not os.path.lexists(journal.path(env)):
+            _settle(env)
         journal.make_room(env)
         files.mkdir(os.path.join(env.state, SET_ASIDE))
         files.mkdir(_spare(env))
@@ -39,6 +41,15 @@ def prepare(env: Env) -> None:
             if not os.path.lexists(piece):
                 # random: file systems that compress would not keep room for zeros
                 files.write_atomic(piece, os.urandom(_PIECE), 0o600, sync=False)
+
+
+def _settle(env: Env) -> None:
+    """Flush what a start wrote without waiting for the disk, once, before the first change relies on it."""
+    own = ("pyvenv.cfg", "pip.conf", "bin/pip", "bin/pip3", os.path.relpath(env.site_packages, env.path))
+    files.sync_tree(env.path, [*own, os.path.join(own[-1], BASE_PTH)])
+    overlay = os.path.dirname(os.path.dirname(env.path))
+    if os.path.lexists(os.path.join(overlay, "overlay.json")):
+        files.sync_tree(overlay, ["overlay.json", "README.md", "requirements.txt"])
 
 
 def spend(env: Env) -> bool:
