@@ -265,7 +265,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"checks": checks, "fixed": fixed})
     else:
-        _print_lines([f"fixed: {line}" for line in fixed])
+        _print_lines([line if line.startswith(doctor.NOT) else f"fixed: {line}" for line in fixed])
         for check in checks:
             mark = "ok  " if check["ok"] else "BAD "
             _print_lines([f"{mark}{check['name']}: {check['message']}"])

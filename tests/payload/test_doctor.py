@@ -389,6 +389,21 @@ def test_the_running_server_hears_of_a_repair(
     assert env.path in kernel.read_text()
 
 
+def test_in_safe_mode_the_overlay_can_be_repaired(
+    open_overlay: Callable[..., Context], index: LocalIndex, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    _, env = open_overlay(index_url=index.url).require()
+    (Path(env.path) / "bin" / "python").unlink()
+    safe = open_overlay(index_url=index.url, safe=True)
+    assert safe.mode == "safe" and safe.overlay is None
+    assert "env" in complaints(safe)
+    assert doctor.fix(safe)
+    assert_clean(safe)
+    # this server was started without it, and stays so
+    assert Context.load(safe.runtime).env is None
+
+
 def test_revisions_are_counted_on_after_a_damaged_one(ctx: Context) -> None:
     overlay, _ = ctx.require()
     Path(revisions.path(overlay, 1)).write_bytes(GARBAGE)

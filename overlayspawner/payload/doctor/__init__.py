@@ -18,7 +18,7 @@ from overlayspawner.payload.doctor import content, frame, moved, records, surrou
 from overlayspawner.payload.doctor.common import FIX, Check, Say, Walk, aside, check
 from overlayspawner.payload.overlay import Env, Overlay
 
-__all__ = ["Check", "examine", "fix"]
+__all__ = ["NOT", "Check", "examine", "fix"]
 
 NOT = "Not repaired: "
 """Start of a sentence about something that was tried in vain."""
@@ -40,7 +40,7 @@ def examine(context: Context, *, say: Optional[Say] = None) -> list[Check]:
         ``{name, ok, message, hint}`` for each check, in the order in which they matter. A check that would
         mean nothing because an earlier one failed is left out.
     """
-    overlay = context.overlay
+    overlay = context.overlay or _found(context)
     if overlay is None:
         return [_no_overlay(context)]
     checks = [check("overlay", True, f"It is at {overlay.path}."), surroundings.storage(overlay)]
@@ -93,13 +93,22 @@ def _no_overlay(context: Context) -> Check:
     return check("overlay", context.mode == "normal", f"There is no overlay. {why}", "See what it says.")
 
 
+def _found(context: Context) -> Optional[Overlay]:
+    """Return the overlay of a server that runs without it: in safe mode, or because it could not be opened."""
+    place = _place(context)
+    if not place or context.spec.lifetime != "persistent" or not os.path.isdir(place):
+        return None
+    return Overlay(place, name=context.spec.name, kind=context.spec.kind)
+
+
 def _place(context: Context) -> str:
-    """Return where the overlay would be; ``""`` where it may not be made."""
+    """Return where the overlay would be; ``""`` where it may not be touched."""
     from overlayspawner.payload.storage import overlay_path
 
-    if context.mode == "safe" or not context.home:
-        return ""
-    if os.geteuid() == 0 and os.stat(context.home).st_uid != 0:
+    try:
+        if not context.home or (os.geteuid() == 0 and os.stat(context.home).st_uid != 0):
+            return ""
+    except OSError:
         return ""
     return overlay_path(context.spec, context.home)
 
@@ -122,7 +131,7 @@ def fix(context: Context, *, say: Optional[Say] = None) -> list[str]:
         ``busy`` when another server is changing the overlay; the storage can't be written to.
     """
     done: list[str] = []
-    overlay = context.overlay
+    overlay = context.overlay or _found(context)
     if overlay is None:
         overlay = _make(context)
         if overlay is None:
