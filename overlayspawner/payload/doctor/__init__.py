@@ -94,7 +94,7 @@ def _no_overlay(context: Context) -> Check:
 
 
 def _found(context: Context) -> Optional[Overlay]:
-    """Return the overlay of a server that runs without it: in safe mode, or because it could not be opened."""
+    """Return the overlay of a server that runs without it: in safe mode, or where it could not be opened."""
     place = _place(context)
     if not place or context.spec.lifetime != "persistent" or not os.path.isdir(place):
         return None
