@@ -25,6 +25,7 @@ from overlayspawner.payload.contract import (
     Spec,
     notice,
 )
+from overlayspawner.payload.deadline import Child, Late
 from overlayspawner.payload.overlay import Env, Overlay, shell_quote
 from overlayspawner.payload.probe import Base, probe
 from overlayspawner.payload.storage import Found, open_storage, overlay_path
@@ -39,6 +40,12 @@ HEADER = "# overlayspawner 1\n"
 FOOTER = "# overlayspawner end\n"
 """First and last line of what ``start`` prints; the launcher evaluates only what is between them: an image's
 own start-up code (tracers, coverage) may print before and after."""
+
+RESTORE_SHARE = 0.6
+"""Share of the hub's waiting time that installing packages before the start may take."""
+
+RESTORE_GRACE = 5.0
+"""Seconds that it may take to stop."""
 
 RESTORE_ENV = "OVERLAYSPAWNER_RESTORE"
 """JSON of the variables to put back, where there is no runtime dir yet to keep it in (root start)."""
@@ -104,6 +111,7 @@ def start(environ: Mapping[str, str]) -> list[str]:
         # root and are writable by group.)
         return _deferred(spec, base, home, environ)
     context = open_context(spec, environ=environ, base=base, storage=_under_deadline)
+    restore_first(context)
     for n in context.notices:
         _say(n["code"], n["message"])
     if context.overlay is not None and context.env is not None:
@@ -150,7 +158,7 @@ def open_context(
     environ: Mapping[str, str],
     runtime_dir: str | None = None,
     base: Base | None = None,
-    storage: Callable[[Spec, Base, str], Found] | None = None,
+    storage: Callable[[Spec, Base, str], Found | Callable[[], Found]] | None = None,
 ) -> Context:
     """Open the overlay of a spec and write the runtime dir.
 
@@ -165,7 +173,8 @@ def open_context(
     base:
         The base, when it is known already.
     storage:
-        How :func:`open_storage` is called; the bootstrap puts a deadline around it.
+        How :func:`open_storage` is called; the bootstrap puts a deadline around it. It may return at once,
+        with a function that waits for the result.
 
     Raises
     ------
@@ -177,7 +186,13 @@ def open_context(
     base = base or probe()
     home = find_home(environ)
     directory = runtime_dir or runtime.make_dir(environ, home)
-    found = (storage or open_storage)(spec, base, home)
+    pending = (storage or open_storage)(spec, base, home)
+    # the image is looked at while the storage answers
+    lock = base.lock()
+    payload = _payload()
+    runtime.write_config(directory, payload)
+    runtime.make_folders(directory)
+    found = pending() if callable(pending) else pending
     overlay = env = None
     if found.overlay:
         overlay = Overlay(
@@ -190,14 +205,13 @@ def open_context(
         base=base,
         home=home,
         runtime=directory,
-        payload=_payload(),
+        payload=payload,
         overlay=overlay,
         env=env,
         mode=found.mode,
         notices=[*spec.notices, *found.notices],
-        base_lock=base.lock(),
+        base_lock=lock,
     )
-    runtime.write_config(directory, context.payload)
     context.notices.extend(kernelspec.write(context, found.user_kernel, environ))
     runtime.write_commands(context, environ)
     variables = context.variables = runtime.server_environment(context, environ, bad_home=found.bad_home)
@@ -207,7 +221,7 @@ def open_context(
         if k in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH", "PYTHONNOUSERSITE")
     }
     context.restore_env.update(deferred)
-    files.write_atomic(os.path.join(directory, SERVER_JSON), context.to_json(), 0o600, sync=False)
+    write_context(context)
     return context
 
 
@@ -239,52 +253,59 @@ def _payload() -> str:
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def _under_deadline(spec: Spec, base: Base, home: str) -> Found:
-    """Run :func:`open_storage` in a child, and give up on it after ``spec.deadline`` seconds."""
-    import select
-    from time import monotonic
+def _under_deadline(spec: Spec, base: Base, home: str) -> Callable[[], Found]:
+    """Begin :func:`open_storage` in a child; return what gives up on it ``spec.deadline`` seconds later."""
+    child = Child(lambda: open_storage(spec, base, home).__dict__)
 
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
+    def found() -> Found:
         try:
-            os.close(read)
-            # The launcher reads our standard output to its end: a child that hangs must not hold it open.
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, 0)
-            os.dup2(null, 1)
-            data = jsontext.dumps(open_storage(spec, base, home).__dict__).encode()
-            while data:
-                data = data[os.write(write, data) :]
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(write)
-    end = monotonic() + spec.deadline
-    poll = select.poll()
-    poll.register(read, select.POLLIN | select.POLLHUP)
-    chunks = []
-    try:
-        while True:
-            left = end - monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                os.kill(pid, 9)
-                os.waitpid(pid, os.WNOHANG)
-                late = notice("deadline", f"Your storage did not answer within {spec.deadline:g} seconds.")
-                return Found(late, bad_home=True)
-            chunk = os.read(read, 65536)
-            if not chunk:
-                break
-            chunks.append(chunk)
-    finally:
-        os.close(read)
-    os.waitpid(pid, 0)
-    found = Found()
-    try:
-        found.__dict__.update(jsontext.loads(b"".join(chunks).decode()))
-    except ValueError:
-        return Found(
-            notice("bootstrap-failed", "Opening your overlay failed; see the server's log."), bad_home=True
-        )
+            out = Found()
+            out.__dict__.update(child.result(spec.deadline))
+        except Late:
+            late = notice("deadline", f"Your storage did not answer within {spec.deadline:g} seconds.")
+            return Found(late, bad_home=True)
+        except ValueError:
+            failed = notice("bootstrap-failed", "Opening your overlay failed; see the server's log.")
+            return Found(failed, bad_home=True)
+        return out
+
     return found
+
+
+def restore_first(context: Context) -> None:
+    """Install what is missing before the server starts, where the administrator wants that; never raises.
+
+    What does not fit into a part of the time that the hub waits is left to the running server.
+    """
+    if context.spec.restore != "before-start" or context.env is None:
+        return
+    limit = RESTORE_SHARE * context.spec.start_timeout
+
+    def work() -> object:
+        from overlayspawner.payload import restore
+
+        said = ""
+
+        def on_event(event: Mapping[str, object]) -> None:
+            nonlocal said
+            line = str(event.get("message") or "")
+            if line and line != said:
+                _say("restoring", line)
+                said = line
+
+        return restore.before_start(context, limit, on_event=on_event)
+
+    try:
+        left = Child(work).result(limit + RESTORE_GRACE)
+    except (Late, ValueError, OSError):
+        left = notice("restore-waiting")
+    if left:
+        context.notices.append(left)
+        write_context(context)
+    kernelspec.refresh(context)
+
+
+def write_context(context: Context) -> None:
+    """Write ``server.json``."""
+    path = os.path.join(context.runtime, SERVER_JSON)
+    files.write_atomic(path, context.to_json(), 0o600, sync=False)

@@ -40,6 +40,10 @@ WRAPPED = "OVERLAYSPAWNER_WRAPPED"
 """Set for what a recorded command runs: a build that calls pip again does not wait for itself."""
 LOCK = "in-use"
 """File in a runtime dir that its server holds a lock on."""
+_FOLDERS = (
+    *("bin", PLAIN, "wrappers", "terminal", "jupyter", "starting", "notices"),
+    *("share", "share/jupyter", "share/jupyter/kernels", "share/jupyter/labextensions"),
+)
 # Commands that must go on acting on the base, or that the overlay has its own of.
 _NO_WRAPPER = ("jupyter", "pip", "conda", "mamba", "python", "activate", "deactivate", "overlay", "uv")
 
@@ -155,11 +159,18 @@ def search_path(context: Context, path: str) -> str:
     return os.pathsep.join(ours + rest)
 
 
+def make_folders(directory: str) -> None:
+    """Make the folders of a runtime dir."""
+    for name in _FOLDERS:
+        try:
+            os.mkdir(os.path.join(directory, name), 0o700)
+        except FileExistsError:
+            pass
+
+
 def write_commands(context: Context, environ: Mapping[str, str]) -> None:
     """Write ``bin/`` and the terminals' rc file."""
     directory = context.runtime
-    for name in ("bin", PLAIN, "wrappers", "terminal", "jupyter", "starting", "notices"):
-        os.makedirs(os.path.join(directory, name), mode=0o700, exist_ok=True)
     run_us = f"{shell_quote(context.base.executable)} -I {shell_quote(_runnable(context.payload))}"
     overlay = f'#!/bin/sh\nexec {run_us} cli --runtime {shell_quote(directory)} "$@"\n'
     _write(os.path.join(directory, "bin", "overlay"), overlay, 0o755)
