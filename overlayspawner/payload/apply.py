@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 from overlayspawner.payload import events, lockfile, removal, revisions
@@ -24,6 +24,7 @@ from overlayspawner.payload.dists import (
 from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.installer import choose
 from overlayspawner.payload.lease import acquire, storage_error
+from overlayspawner.payload.mark import Mark, Since
 from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
@@ -161,6 +162,7 @@ class Job:
             self.events.say("resolving", f"An earlier change had been interrupted; it was {state}.")
         self.events.check_cancel()
         before = Requirements.read(self.overlay.requirements)
+        since = Since(self.overlay, self.ctx)
         overlay = overlay_dists(self.env)
         base = base_dists(self.ctx)
         self.prepare(before, overlay)
@@ -175,7 +177,8 @@ class Job:
             self.events.say("resolving", f"Left out, because it is no requirement: {redact(line)}")
         remaining = after.entries() + admin
         named, unneeded = removal.leaving(self.uninstall, remaining, overlay, base)
-        self._say_what_stays(named, overlay, remaining)
+        for name, by in removal.staying(self.uninstall, named, before.names(), overlay, remaining):
+            self.events.say("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
         comes_in = bool(self.action in WHOLE or self.install or self.upgrade)
         with Stage(self.env, make=comes_in) as stage:
             staged = Staged()
@@ -201,13 +204,16 @@ class Job:
             self.report(plan)
             change = self._commit(stage, staged, overlay, [*named, *unneeded], add, plan)
             self.events.check_cancel()
-            if plans.is_empty(plan) and not self._edits(before, change):
+            after = edited(before, change.add, change.remove)
+            if plans.is_empty(plan) and after.to_text() == before.to_text():
+                self.settle(since, after)
                 last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
                 self.events.say("done", "There was nothing to change.")
                 return {"revision": {**last, "changed": False}, "plan": plan}
             self.events.say("committing", "Moving the files into place.")
             revision = change.run(lease)
             lockfile.write(self.ctx, self.env, revision=revision["id"], origins=stage.origins)
+            self.settle(since, after)
         self.events.say("done", events.done(plan))
         return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
 
@@ -229,6 +235,18 @@ class Job:
     def report(self, plan: dict[str, Any]) -> None:
         """Called with the plan, to add to it."""
 
+    def settle(self, since: Since, after: Requirements) -> None:
+        """Called at the end, within the lease: keep in mind how far the env has come."""
+        mark = Mark.read(self.env)
+        if self.install or self.upgrade or self.action in WHOLE:
+            since.edit(after, self.uninstall)
+        elif mark.state in ("done", "partial"):
+            since.without(mark, self.uninstall)
+        else:
+            return
+        left = {redact(r.text) for r in after.entries()} if self.action not in WHOLE else set()
+        mark.reached(self.env, since, [item for item in mark.failed if item.get("requirement") in left])
+
     def _stage(
         self,
         stage: Stage,
@@ -237,13 +255,21 @@ class Job:
         overlay: dict[str, Dist],
         base: dict[str, Dist],
     ) -> Staged:
-        lines = [r.text for r in after.entries()]
+        given_up = self._given_up()
+        lines = [r.text for r in after.entries() if redact(r.text) not in given_up]
         known = after.names()
         # upgrading a package that came as a dependency, or that the image has, takes asking for it
         lines += [name for name in self.upgrade if name not in known]
         lines += [r.text for r in admin]
         self.resolve(stage, lines, list({**base, **overlay}.values()))
         return self.staged(stage)
+
+    def _given_up(self) -> set[str]:
+        """Return the lines that a restore found can't be had on this base: they may not hold up the rest."""
+        if self.action in WHOLE:
+            return set()
+        named = {redact(r.text) for r in self.install}
+        return {item.get("requirement", "") for item in Mark.read(self.env).failed} - named
 
     def resolve(
         self,
@@ -391,33 +417,3 @@ class Job:
             },
             placed=staged.files(),
         )
-
-    # -- small things -----------------------------------------------------------------------------------
-
-    def _edits(self, before: Requirements, change: Commit) -> bool:
-        return edited(before, change.add, change.remove).to_text() != before.to_text()
-
-    def _say_what_stays(
-        self, named: list[str], overlay: dict[str, Dist], remaining: list[Requirement]
-    ) -> None:
-        """Tell of packages that can't be uninstalled, because something that stays needs them."""
-        before = Requirements.read(self.overlay.requirements).names()
-        for name in self.uninstall:
-            if name in named or name not in overlay:
-                continue
-            users = sorted(n for n, d in overlay.items() if n != name and name in needs([(n, ())], _only(d)))
-            asked = [r.text for r in remaining if r.name == name]
-            by = ", ".join(users or asked) or "another package"
-            if name not in before:
-                raise OverlayError(
-                    "conflict",
-                    f"{name} is needed by {by}; nothing was changed.",
-                    f"Uninstall {by} first.",
-                    status=409,
-                )
-            self.events.say("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
-
-
-def _only(dist: Dist) -> Callable[[str], Optional[Dist]]:
-    """A finder that knows one distribution: direct needs only."""
-    return lambda name: dist if name == dist.name else None

@@ -94,6 +94,47 @@ def leaving(
     )
 
 
+def staying(
+    names: Sequence[str],
+    leaving: Iterable[str],
+    requested: Iterable[str],
+    overlay: Mapping[str, Dist],
+    remaining: Sequence[Requirement],
+) -> list[tuple[str, str]]:
+    """Return those of ``names`` that can't be uninstalled, each with what needs it.
+
+    Parameters
+    ----------
+    names, leaving:
+        What was asked for, and what of it leaves.
+    requested:
+        Names that had a line before.
+    overlay, remaining:
+        What there is, and the lines that stay.
+
+    Raises
+    ------
+    OverlayError
+        ``conflict`` for one that had no line: then nothing would happen at all.
+    """
+    going, asked_before = set(leaving), set(requested)
+    out = []
+    for name in names:
+        if name in going or name not in overlay:
+            continue
+        users = sorted(n for n, d in overlay.items() if n != name and name in needs([(n, ())], {n: d}.get))
+        by = ", ".join(users or [r.text for r in remaining if r.name == name]) or "another package"
+        if name not in asked_before:
+            raise OverlayError(
+                "conflict",
+                f"{name} is needed by {by}; nothing was changed.",
+                f"Uninstall {by} first.",
+                status=409,
+            )
+        out.append((name, by))
+    return out
+
+
 def _specifier(library: Any, requirement: Requirement) -> Any:
     if requirement.url or library is None:
         return None
