@@ -191,8 +191,9 @@ def _make(folder: str) -> str:
 def find(ctx: Context) -> Optional[Uv]:
     """Return the first uv that runs and is new enough, or ``None``."""
     # in a terminal the first one is our own command, which would record what it is told to do
-    path = [d for d in os.environ.get("PATH", os.defpath).split(os.pathsep) if d != f"{ctx.runtime}/bin"]
-    own = shutil.which("uv", path=os.pathsep.join(path))
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    folders = [folder for folder in folders if folder != f"{ctx.runtime}/bin"]
+    own = shutil.which("uv", path=os.pathsep.join(folders))
     candidates = [os.path.join(contract.UV_DIR, "uv"), own or ""]
     if ctx.env is not None:
         candidates.append(os.path.join(ctx.env.bin, "uv"))
