@@ -10,6 +10,7 @@ suspended and replaced notices before it writes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -111,7 +112,15 @@ class Lease:
             "boot": _boot_id(),
             "released": released,
         }
-        files.write_atomic(self.path, json.dumps(data) + "\n")
+        raw = json.dumps(data) + "\n"
+        try:
+            files.write_atomic(self.path, raw)
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.lexists(self.path):
+                raise
+            # a full disk: over the old one, for whoever wants to delete something. One that is torn counts
+            # as somebody's until it is silent.
+            files.overwrite(self.path, raw.encode(), size=len(raw))
         self._nonce, self._seen = nonce, ()  # the next check reads it
 
     def _start(self) -> None:
@@ -178,8 +187,6 @@ def holder(env: Env) -> str | None:
 
 def storage_error(error: OSError) -> OverlayError:
     """Turn an error of the storage into one a user may see."""
-    import errno
-
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OverlayError(
             "disk-full",
@@ -261,8 +268,6 @@ def _lock(fd: int, how: int) -> bool:
     ``flock`` rather than POSIX record locks: those are one for all threads of a process, and are lost when
     any descriptor of the file is closed. On NFS Linux turns it into a record lock on the server.
     """
-    import errno
-
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from overlayspawner.payload import files, journal
+from overlayspawner.payload import files, journal, space
 from overlayspawner.payload.lease import Lease, overlay_lock
 from overlayspawner.payload.moves import KEPT, SET_ASIDE, Brought
 from overlayspawner.payload.overlay import Env, Overlay
@@ -78,7 +78,7 @@ def finish(overlay: Overlay, env: Env, entry: Entry, lease: Lease) -> None:
     purge(env, _modules(entry))
     _drop_hollow(env, entry)
     if not entry.get("keep", True):
-        files.remove_tree(os.path.join(env.state, SET_ASIDE, entry["change"]))
+        space.empty_place(env, f"{SET_ASIDE}/{entry['change']}")
     # what it came from is used up, but for compiled copies and empty directories
     used = {"/".join(place.split("/")[:2]) for kind, _, place in entry["steps"] if kind == "in" and place}
     for folder in used:

@@ -102,6 +102,23 @@ def make_place(env: Env, place: str) -> None:
     files.fsync_dir(os.path.dirname(path))
 
 
+def empty_place(env: Env, place: str) -> None:
+    """Delete what a change set aside; its directory is the spare one again.
+
+    Raises
+    ------
+    OSError
+        The storage can't be written to.
+    """
+    path = os.path.join(env.state, place)
+    if not os.path.isdir(path):
+        return
+    for name in os.listdir(path):
+        files.remove_tree(os.path.join(path, name))
+    if not os.path.lexists(_spare(env)):
+        files.rename(path, _spare(env))
+
+
 def prune(overlay: Overlay, env: Env, *, keep: int = KEEP, limit: int | None = None) -> None:
     """Delete the oldest replaced files: all but the latest ``keep`` changes', and what is above the limit.
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import dists, lease, revisions
+from overlayspawner.payload import dists, lease, lockfile, revisions
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import Commit, repair
 from overlayspawner.payload.context import Context
@@ -222,6 +222,7 @@ class _Offline:
             },
             placed=self.placed,
         ).run(held)
+        lockfile.write(self.ctx, self.env, revision=revision["id"])
         root = self.target.root["id"]
         back = self.target.tip["id"] != root and self.target.number == self.target.tip["id"]
         self.events.say(

@@ -15,8 +15,8 @@ from tests.support.faults import Operation, in_child, left_over, quick_directory
 
 Act = Callable[[str], None]
 
-# a made-up env has no lines that its made-up packages would satisfy
-UNFIT = ("requirements",)
+# made-up packages come from no index, have no lock, and their compiled copies are none
+UNFIT = ("requirements", "lock", "bytecode")
 
 
 @pytest.fixture

@@ -128,10 +128,11 @@ def change(
         there = dists.overlay_dists(env)
         stage = os.path.join(env.state, "stage-1", "prefix")
         site = os.path.join(stage, os.path.relpath(env.site_packages, env.path))
-        os.makedirs(stage)
+        if new:
+            os.makedirs(stage)
         for name, contents in new.items():
             write(site, package(name, version, contents))
-        tree = _collect(stage)
+        tree = _collect(stage) if new else {}
         names = {*new, *leaving}
         going = [d for n, d in there.items() if d.name.replace("-", "_") in names]
         gone = removal.owned_files(env, going, [d for d in there.values() if d not in going])
@@ -140,7 +141,7 @@ def change(
             overlay=overlay,
             env=env,
             name=name,
-            stage="stage-1/prefix",
+            stage="stage-1/prefix" if new else "",
             ops=plan_ops(env, tree, tree_of(gone), name),
             add=list(add),
             remove=list(remove),
