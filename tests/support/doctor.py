@@ -43,6 +43,8 @@ def assert_clean(ctx: Context, *, without: Iterable[str] = ()) -> None:
     without:
         See :func:`complaints`.
     """
-    assert complaints(ctx, without=without) == {}
+    found = complaints(ctx, without=without)
+    assert not found, found
     assert ctx.overlay is not None
-    assert leftovers(ctx.overlay) == []
+    left = leftovers(ctx.overlay)
+    assert not left, left
