@@ -108,6 +108,101 @@ def test_a_day(overlay: Overlay, home: Path) -> None:
     assert examined.returncode == 0 and "BAD" not in examined.stdout, examined.stdout
 
 
+def test_undo_restore_and_history(overlay: Overlay, home: Path) -> None:
+    overlay("install", "tinytree==1.0")
+    overlay("install", "tinytree==2.0", "tinydata")
+    assert "change 2" in overlay("status").stdout
+    done = overlay("undo")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert "tinytree  1.0" in re.sub(" +", "  ", overlay("list").stdout)
+    assert "Restart running kernels" in done.stdout
+    done = overlay("undo", "--json")
+    assert json.loads(done.stdout)["revision"]["undoes"] == 1
+    assert overlay("list").stdout == ""
+    done = overlay("undo")
+    assert (done.returncode, "[cannot-undo]" in done.stderr) == (1, True)
+    assert overlay("restore", "2").returncode == 0
+    assert "tinytree  2.0" in re.sub(" +", "  ", overlay("list").stdout)
+    assert overlay("restore", "0").returncode == 0
+    assert overlay("list").stdout == ""
+
+    rows = [re.split("  +", line) for line in overlay("history").stdout.splitlines()]
+    assert [row[0] for row in rows] == ["6", "5", "4", "3", "2", "1"]
+    assert [row[3] for row in rows[2:]] == [
+        "undo (undid change 1)",
+        "undo (undid change 2)",
+        "install tinytree==2.0 tinydata",
+        "install tinytree==1.0",
+    ]
+    assert {row[2] for row in rows} == {"command line"}
+    assert all(re.fullmatch(r"[0-9-]{10}T[0-9:]{8}Z", row[1]) for row in rows)
+    assert "BAD" not in overlay("doctor").stdout
+
+
+def test_starting_over(overlay: Overlay, environ: dict[str, str], home: Path, pyz: str) -> None:
+    overlay("install", "tinyleaf")
+    done = overlay("reset", "--yes")
+    (folder,) = (home / ".overlay").glob("default.reset-*")
+    assert (done.returncode, done.stderr, str(folder) in done.stdout) == (0, "", True)
+    assert overlay("list").stdout == "" and overlay("doctor").returncode == 0
+    assert overlay("history").stdout.split()[-1] == "reset"
+    assert json.loads(overlay("status", "--json").stdout)["undoable"] == {"revision": 1, "offline": True}
+    done = overlay("undo")
+    assert done.returncode == 0, done
+    assert overlay("list").stdout.split() == ["tinyleaf", "2.0", "requested"]
+    code = "import tinyleaf; print(tinyleaf.__version__)"
+    assert subprocess.check_output([env_python(home), "-c", code], text=True) == "2.0\n"
+    assert overlay("doctor").returncode == 0 and "undo (undid a reset)" in overlay("history").stdout
+    # what came before the reset can be undone then
+    assert overlay("undo").returncode == 0 and overlay("list").stdout == ""
+
+    for answer, code in (("n\n", 1), ("\n", 1), ("yes\n", 0)):
+        before = tree(home)
+        master, slave = pty.openpty()
+        command = [sys.executable, "-I", pyz, "cli", "reset"]
+        process = subprocess.Popen(command, env=environ, stdin=slave, stderr=slave, stdout=subprocess.PIPE)
+        os.close(slave)
+        os.write(master, answer.encode())
+        assert process.wait(60) == code
+        os.close(master)
+        assert (tree(home) == before) is (code == 1)
+
+
+def test_safe_mode_for_the_next_start(overlay: Overlay, home: Path) -> None:
+    assert overlay("safe").returncode == 0
+    assert "next start" in overlay("status").stdout
+    assert json.loads(overlay("safe", "--off", "--json").stdout) == {"mode": "normal"}
+    assert "next start" not in overlay("status").stdout
+    overlay("safe")
+    overlay("install", "tinyleaf")  # no start: it is still asked for
+    base = probe()
+    assert bootstrap.open_storage(Spec(), base, str(home)).mode == "safe"
+    assert bootstrap.open_storage(Spec(), base, str(home)).mode == "normal"
+
+
+def test_repairing_in_safe_mode(
+    open_overlay: Callable[..., Context], overlay: Overlay, home: Path, index: LocalIndex
+) -> None:
+    overlay("install", "tinytree")
+    context = open_overlay(index_url=index.url, safe=True)
+    command = [os.path.join(context.runtime, "bin", "overlay")]
+    environ = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *argv], env=environ, capture_output=True, text=True, timeout=60)
+
+    assert "safe" in run("status").stdout and "tinytree" in run("list").stdout
+    assert run("doctor").returncode == 0
+    kernels = os.path.join(context.runtime, "share/jupyter/kernels")
+    before = sorted(os.walk(kernels))
+    done = run("uninstall", "tinytree")
+    assert done.returncode == 0, done
+    assert run("undo").returncode == 0 and "tinytree" in run("list").stdout
+    assert sorted(os.walk(kernels)) == before  # this server's kernels stay the image's
+    assert run("reset", "--yes").returncode == 0 and run("list").stdout == ""
+    assert os.listdir(home) == [".overlay"]
+
+
 def test_a_file_of_requirements(overlay: Overlay, home: Path, tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("# mine\ntinyleaf==1.1  # the old one\n\ntinydata\n")
     assert overlay("install", "-r", "more.txt", "tinyscript").returncode == 0
@@ -158,6 +253,15 @@ def test_json(overlay: Overlay) -> None:
         (("install", "tinyrefuse"), 1, "build-failed"),
         (("uninstall", "tinynowhere"), 1, "not-installed"),
         (("uninstall", "jupyterhub"), 1, "in-base"),
+        (("undo", "one"), 2, "usage"),
+        (("undo", "--", "-1"), 2, "usage"),
+        (("undo", "99"), 1, "cannot-undo"),
+        (("restore", "1.5"), 2, "usage"),
+        (("reset",), 2, "bad-request"),
+        (("reset", "--json"), 2, "bad-request"),
+        (("reset", "now"), 2, "usage"),
+        (("import",), 2, "usage"),
+        (("safe", "3"), 2, "usage"),
     ],
 )
 def test_failures_change_nothing_and_say_why(
@@ -167,12 +271,13 @@ def test_failures_change_nothing_and_say_why(
     assert len(before) > 5
     done = overlay(*argv, HOME=str(used_home))
     assert done.returncode == code, done
-    assert word in done.stderr and done.stdout == "" and "Traceback" not in done.stderr
+    said = done.stdout if "--json" in argv else done.stderr
+    assert word in said and done.stdout + done.stderr == said and "Traceback" not in said
     assert word == "usage" or word in CODES
     assert tree(used_home) == before
 
 
-@pytest.mark.parametrize("verb", ["plan", "undo", "restore", "reset", "import", "export", "create", "run"])
+@pytest.mark.parametrize("verb", ["plan", "export", "create", "run"])
 def test_verbs_that_are_not_there_are_not_listed(overlay: Overlay, verb: str) -> None:
     assert overlay(verb).returncode == 2
     assert not re.search(rf"^ +{verb} ", overlay("--help").stdout, re.MULTILINE)

@@ -313,7 +313,10 @@ class JobRunner:
                 job.revision = revision["id"] if revision.get("changed") else None
                 job.failed = [
                     {key: clean(item.get(key) or "") for key in ("requirement", "reason", "hint")}
-                    for item in result.get("failed") or (job.plan or {}).get("failed") or ()
+                    for item in result.get("failed")
+                    or (job.plan or {}).get("failed")
+                    or result.get("left_out")
+                    or ()
                 ]
                 job.progress = 1.0
             self._finish(job, "done", None)

@@ -1,0 +1,195 @@
+"""The commands that change an overlay."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from overlayspawner.payload import cli_context, cli_output
+from overlayspawner.payload.contract import OverlayError
+
+WHO = "command line"
+
+
+def add(verb: Any) -> None:
+    """Declare the commands.
+
+    Parameters
+    ----------
+    verb:
+        Called with name, function and help text, returns the parser of one command.
+    """
+    install = verb("install", _install, "install packages")
+    install.add_argument(
+        "requirements", nargs="*", metavar="REQUIREMENT", help="as for pip: name, name>=2, URL"
+    )
+    install.add_argument(
+        "-r", "--requirement", action="append", default=[], metavar="FILE", help="requirements, one a line"
+    )
+    uninstall = verb("uninstall", _uninstall, "remove packages and what only they needed")
+    uninstall.add_argument("names", nargs="+", metavar="NAME")
+    upgrade = verb(
+        "upgrade", _upgrade, "bring packages to their newest versions that fit; all without a name"
+    )
+    upgrade.add_argument("names", nargs="*", metavar="NAME")
+    verb("sync", _sync, "make the overlay hold what requirements.txt asks for")
+    undo = verb("undo", _undo, "undo a change; the latest without a number")
+    undo.add_argument("revision", nargs="?", type=_number, metavar="N", help="a number of `overlay history`")
+    restore = verb(
+        "restore",
+        _restore,
+        "go back to what was there after a change; without a number, install again what should be there",
+    )
+    restore.add_argument(
+        "revision", nargs="?", type=_number, metavar="N", help="a number of `overlay history`; 0: nothing"
+    )
+    reset = verb("reset", _reset, "move everything aside and start over (`overlay undo` brings it back)")
+    reset.add_argument("--yes", action="store_true", help="don't ask")
+    imported = verb("import", _import, "take over packages that were installed elsewhere")
+    imported.add_argument(
+        "source", metavar="SOURCE", help="user-site (~/.local), or the path of an environment or a file"
+    )
+    safe = verb("safe", _safe, "start the server without the overlay, the next time only")
+    safe.add_argument("--off", action="store_true", help="take that back")
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a revision")
+    return int(text)
+
+
+def _install(options: argparse.Namespace) -> int:
+    from overlayspawner.payload import requirements
+
+    wanted = list(options.requirements)
+    for path in options.requirement:
+        wanted += _read_file(path)
+    if not wanted:
+        raise OverlayError(
+            "bad-request", "Nothing to install was named.", "For example: overlay install humanize"
+        )
+    for text in wanted:
+        requirements.parse(text)
+    return _run(options, "install", {"install": wanted})
+
+
+def _read_file(path: str) -> list[str]:
+    """Return the requirements of a file; one with options in it is refused as a whole.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request`` when it can't be read, ``bad-requirement`` for a line that is no requirement.
+    """
+    from overlayspawner.payload.requirements import Requirements, parse
+
+    if not os.path.isfile(path):
+        raise OverlayError("bad-request", f"There is no file {path}.")
+    found = Requirements.read(path)
+    for line in found.ignored():
+        parse(line)
+    return [entry.text for entry in found.entries()]
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    return _run(options, "uninstall", {"uninstall": _names(options.names)})
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from overlayspawner.payload import report
+
+    names = _names(options.names)
+    if not names:
+        names = report.upgradable(cli_context.find(options.runtime).for_changes())
+    return _run(options, "upgrade", {"upgrade": names})
+
+
+def _names(names: list[str]) -> list[str]:
+    from overlayspawner.payload import requirements
+
+    for text in names:
+        requirements.parse_name(text)
+    return names
+
+
+def _sync(options: argparse.Namespace) -> int:
+    return _run(options, "sync", {})
+
+
+def _undo(options: argparse.Namespace) -> int:
+    return _run(options, "undo", {"revision": options.revision})
+
+
+def _restore(options: argparse.Namespace) -> int:
+    return _run(options, "restore", {"revision": options.revision})
+
+
+def _reset(options: argparse.Namespace) -> int:
+    if not options.yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()) or options.json:
+            raise OverlayError(
+                "bad-request", "Nobody can be asked whether that is wanted.", "Say so: overlay reset --yes"
+            )
+        sys.stderr.write("Move all packages you installed aside, and start over? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise OverlayError("cancelled", "Nothing was changed.")
+    return _run(options, "reset", {})
+
+
+def _import(options: argparse.Namespace) -> int:
+    return _run(options, "import", {"source": options.source})
+
+
+def _safe(options: argparse.Namespace) -> int:
+    from overlayspawner.payload import report
+
+    context = cli_context.find(options.runtime, missing=True)
+    report.ask_next(context, "normal" if options.off else "safe")
+    mode = report.next_start(context)
+    if options.json:
+        cli_output.as_json({"mode": mode})
+    elif mode == "safe":
+        cli_output.lines(["The next start of your server is without the overlay. Restart it now."])
+    else:
+        cli_output.lines(["The next start of your server is a normal one."])
+    return 0
+
+
+def _run(options: argparse.Namespace, action: str, request: dict[str, Any]) -> int:
+    from overlayspawner.payload import actions
+
+    context = cli_context.find(
+        options.runtime, create=action not in ("reset", "undo"), missing=action == "reset"
+    ).for_changes()
+    cancel = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        # Once: end cleanly. Twice: at once; the next change repairs what is left.
+        cancel.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    show = cli_output.progress(options.json)
+    notes: list[str] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        show(event)
+        # about one package, and no line of a tool: something that the user should know
+        if event.get("phase") == "done" or (event.get("phase") == "resolving" and event.get("package")):
+            notes.append(str(event.get("message")))
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        result = actions.run(context, action, request, on_event=tell, cancel=cancel, who=WHO)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if options.json:
+        cli_output.as_json(result)
+    else:
+        cli_output.lines(notes + cli_output.told(result))
+    return 0
