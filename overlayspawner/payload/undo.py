@@ -115,7 +115,7 @@ def _obstacle(ctx: Context, env: Env, tip: dict[str, Any]) -> str:
     placed, aside = tip.get("files"), tip.get("aside")
     if not isinstance(placed, list) or not isinstance(aside, list) or not tip.get("change"):
         return "it was not made by overlayspawner"
-    if "undo" in tip and tip["undo"] != "offline":
+    if not tip.get("kept", tip.get("undo", "") is not None):
         return "what it replaced was not kept"
     for path, inode, size in placed:
         try:
@@ -168,14 +168,9 @@ def _planned(
         )
     from overlayspawner.payload import restore
 
-    out: dict[str, Any] = restore.restore(ctx, number, **common)
-    done = out["revision"]
-    if done.get("changed"):
-        overlay, _ = ctx.require()
-        label = {"action": "undo", "undoes": target.number, "undo": "download"}
-        revisions.amend(overlay, done["id"], label)
-        out["revision"] = {**done, **label}
-    return out
+    labels = {"action": "undo", "undoes": target.number, "undo": "download"}
+    common["argv"] = common["argv"] or ["undo", str(target.number)]
+    return restore.restore(ctx, number, labels=labels, **common)
 
 
 class _Offline:
