@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import asked, files, merge, revisions, rollback, snapshot
+from overlayspawner.payload import asked, files, lockfile, merge, revisions, rollback, snapshot
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import repair
 from overlayspawner.payload.context import Context
@@ -120,7 +120,10 @@ def settle(
     OSError, OverlayError
         As :func:`adopt`.
     """
-    return _Adoption(ctx, lease, argv, report, who, on_event).run()
+    out = _Adoption(ctx, lease, argv, report, who, on_event).run()
+    if out["revision"]["changed"] and ctx.env is not None:
+        lockfile.write(ctx, ctx.env, revision=out["revision"]["id"])
+    return out
 
 
 class _Adoption:
