@@ -156,6 +156,15 @@ def differs(env: Env, known: Optional[Snapshot]) -> bool:
     return False
 
 
+def fingerprint(env: Env) -> tuple[object, ...]:
+    """Return something that changes with what the env holds. Opens no file."""
+    try:
+        names = sorted(os.listdir(env.site_packages))
+    except OSError:
+        names = []
+    return (*names, *((dist.name, *stamp(dist)) for dist in listing(env.site_packages)))
+
+
 def stamp(dist: Dist) -> list[int]:
     """Return inode, modification time (ns) and size of a distribution's list of files; zeros without one."""
     for name in ("RECORD", "installed-files.txt", "PKG-INFO", ""):

@@ -113,6 +113,7 @@ def _serve(serverapp: Any, context: Context) -> None:
         return
     from tornado.ioloop import PeriodicCallback
 
+    from overlayspawner.payload.server.background import Background
     from overlayspawner.payload.server.handlers import ROUTES
     from overlayspawner.payload.server.service import Service
 
@@ -129,6 +130,7 @@ def _serve(serverapp: Any, context: Context) -> None:
     handlers = [(f"{root}(?:{pattern})/?", handler, {"service": service}) for pattern, handler in ROUTES]
     serverapp.web_app.add_handlers(".*$", handlers)
 
+    _on_loop(serverapp, Background(service, serverapp).start)
     ticker = PeriodicCallback(lambda: active() if service.jobs.current() else None, ACTIVITY_EVERY)
     _on_loop(serverapp, ticker.start)
     # An extension without an application class is not told that the server stops; the interpreter's end
