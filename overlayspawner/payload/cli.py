@@ -137,8 +137,8 @@ def _history(options: argparse.Namespace) -> int:
     for revision in found:
         words = " ".join(str(word) for word in revision.get("argv", [revision.get("action")]))
         if revision.get("action") == "undo":
-            what = f"change {revision['undoes']}" if revision.get("undoes") else "a reset"
-            words += f" (undid {what}{', by a download' if revision.get('undo') == 'download' else ''})"
+            words += "" if revision.get("undoes") else " (a reset)"
+            words += " (by a download)" if revision.get("undo") == "download" else ""
         who = str(revision.get("who") or "")
         rows.append((str(revision.get("id")), str(revision.get("when", "")), who, words))
     cli_output.table(rows)
