@@ -113,18 +113,19 @@ def _obstacle(ctx: Context, env: Env, tip: dict[str, Any]) -> str:
     ):
         return "it was made for another image"
     placed, aside = tip.get("files"), tip.get("aside")
-    if not isinstance(placed, list) or not isinstance(aside, list) or not tip.get("change"):
+    known = isinstance(placed, list) and isinstance(aside, list) and tip.get("change")
+    if not known or tip.get("action") == "adopt":
         return "it was not made by overlayspawner"
     if not tip.get("kept", tip.get("undo", "") is not None):
         return "what it replaced was not kept"
-    for path, inode, size in placed:
+    for path, inode, size in placed or ():
         try:
             info = os.lstat(os.path.join(env.path, path))
         except OSError:
             return f"{path} is missing"
         if (info.st_ino, info.st_size) != (inode, size):
             return f"{path} was changed since"
-    if not all(os.path.lexists(os.path.join(env.state, place)) for _, place in aside):
+    if not all(os.path.lexists(os.path.join(env.state, place)) for _, place in aside or ()):
         return "what it replaced is no longer kept"
     return ""
 

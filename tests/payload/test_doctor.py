@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from overlayspawner.payload import doctor, revisions, space
+from overlayspawner.payload import adopt, doctor, revisions, space
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
@@ -19,6 +20,9 @@ from overlayspawner.payload.doctor import surroundings
 from overlayspawner.payload.follow import Follower
 from overlayspawner.payload.lease import acquire
 from overlayspawner.payload.probe import Base
+from overlayspawner.payload.reset import reset
+from overlayspawner.payload.restore import restore
+from overlayspawner.payload.undo import undo
 from tests.support.doctor import assert_clean, complaints, leftovers
 from tests.support.envs import (
     base,  # noqa: F401  (a fixture)
@@ -197,11 +201,35 @@ def test_each_fault_is_seen_and_mended(ctx: Context, fault: str) -> None:
 
 
 def test_clean_after_ordinary_changes(ctx: Context) -> None:
+    overlay, env = ctx.require()
     assert doctor.fix(ctx) == []
-    apply(ctx, "install", install=["tinyscript", "tinyns-one"])
-    apply(ctx, "uninstall", uninstall=["tinytree"])
-    apply(ctx, "upgrade", upgrade=["tinydata"])
-    assert_clean(ctx)
+    for change in (
+        lambda: apply(ctx, "install", install=["tinyscript", "tinyns-one"]),
+        lambda: apply(ctx, "uninstall", uninstall=["tinytree"]),
+        lambda: apply(ctx, "upgrade", upgrade=["tinydata"]),
+        lambda: undo(ctx),
+        lambda: undo(ctx),
+        lambda: restore(ctx, 1),
+        lambda: pip(ctx, "install", "tinyextra"),
+        lambda: pip(ctx, "uninstall", "-y", "tinyextra"),
+        lambda: undo(ctx),
+        lambda: reset(ctx),
+        lambda: apply(ctx, "install", install=["tinyscript"]),
+        lambda: (shutil.rmtree(env.path), overlay.create(ctx.base), restore(ctx)),
+    ):
+        change()
+        assert_clean(ctx)
+
+
+def pip(ctx: Context, *arguments: str) -> None:
+    """Run the base's pip on the env, as a notebook does that knows nothing of us; then notice it."""
+    _, env = ctx.require()
+    command = [env.python, "-m", "pip", *arguments]
+    if arguments[0] == "install":
+        command += ["--index-url", ctx.spec.index_url]
+    subprocess.run(command, check=True, capture_output=True)
+    assert adopt.needed(ctx)
+    adopt.adopt(ctx)
 
 
 def test_what_was_damaged_is_kept(ctx: Context) -> None:

@@ -162,34 +162,42 @@ def mend_links(env: Env, walk: Walk) -> list[str]:
 
 
 def lock(ctx: Context, overlay: Overlay, env: Env) -> Check:
-    """Whether the lock tells what is installed."""
-    if not dists.overlay_dists(env) and not os.path.lexists(env.lock_file):
-        return check("lock", True, "There is nothing to lock.")
+    """Whether the lock can be read; one that is behind is written again by the next change."""
+    if unreadable_locks(overlay, env):
+        return check("lock", False, "pylock.toml is damaged.", FIX)
     if not lock_fits(overlay, env):
-        return check("lock", False, "pylock.toml does not say what is installed.", FIX)
+        return check("lock", True, "pylock.toml is that of an earlier change.")
     return check("lock", True, "pylock.toml says what is installed.")
+
+
+def unreadable_locks(overlay: Overlay, env: Env) -> list[str]:
+    """Return the copies of the lock that are there and none."""
+    out = []
+    for path in (env.lock_file, lockfile.path(overlay, env)):
+        try:
+            lockfile.read(path)
+        except FileNotFoundError:
+            continue
+        except (OSError, OverlayError):
+            out.append(path)
+    return out
 
 
 def lock_fits(overlay: Overlay, env: Env) -> bool:
     """Whether the lock is that of the latest change, and lists the packages that are there."""
     if lockfile.stale(overlay, env):
         return False
+    found = lockfile.find(overlay, env)
     there = {name: dist.version for name, dist in dists.overlay_dists(env).items()}
-    for path in (env.lock_file, lockfile.path(overlay, env)):
-        try:
-            found = lockfile.read(path)
-        except (OSError, OverlayError):
-            return False
-        if {name: item.version for name, item in found.packages.items()} != there:
-            return False
-    return True
+    return {name: item.version for name, item in found.packages.items()} == there if found else not there
 
 
 def mend_lock(ctx: Context, overlay: Overlay, env: Env) -> list[str]:
     """Write the lock again. The caller holds the lease."""
-    if lock(ctx, overlay, env)["ok"]:
-        return []
-    for path in (env.lock_file, lockfile.path(overlay, env)):
+    bad = unreadable_locks(overlay, env)
+    for path in bad:
         if os.path.isdir(path) and not os.path.islink(path):
             leftovers.set_aside(env, path)
+    if not bad and lock_fits(overlay, env):
+        return []
     return ["pylock.toml was written again."] if lockfile.write(ctx, env) else []

@@ -58,7 +58,7 @@ def damaged(ctx: Context, overlay: Overlay, env: Env) -> list[str]:
             out.append(f"{os.path.basename(path)} is missing")
         elif not os.path.exists(path):
             out.append(f"{os.path.basename(path)} leads to a Python that does not exist in this image")
-        elif os.path.isdir(path) or not os.access(path, os.X_OK):
+        elif not _is_interpreter(path):
             out.append(f"{os.path.basename(path)} can't be run")
     for path in _scripts(overlay, env, ctx):
         if _is_empty(path):
@@ -80,21 +80,31 @@ def _scripts(overlay: Overlay, env: Env, ctx: Context) -> list[str]:
 def _settings(path: str) -> Optional[dict[str, str]]:
     """Return what ``pyvenv.cfg`` says, or ``None`` when it says nothing."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as f:
+        if not os.path.isfile(path):
+            return None
+        with open(path, encoding="utf-8") as f:
             lines = [line.partition("=") for line in f.read(65_536).splitlines()]
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     found = {key.strip().lower(): value.strip() for key, equals, value in lines if equals}
     return found if "home" in found else None
 
 
+def _is_interpreter(path: str) -> bool:
+    """Whether it is the link that we make, to something that runs."""
+    return os.path.islink(path) and os.path.isfile(path) and os.access(path, os.X_OK)
+
+
 def _is_empty(path: str) -> bool:
-    """Whether a small file of ours holds nothing, or the zeros that a crash leaves."""
+    """Whether a small file of ours holds nothing, or no text: a crash leaves zeros or other bytes."""
     try:
+        if not os.path.isfile(path):
+            return True  # opening a pipe would never end
         with open(path, "rb") as f:
-            return not f.read(4096).strip(b"\0 \r\n\t")
-    except OSError:
+            text = f.read(65_536).decode()
+    except (OSError, UnicodeDecodeError):
         return True
+    return not text.strip("\0 \r\n\t") or "\0" in text
 
 
 def mend_env(ctx: Context, overlay: Overlay) -> list[str]:
@@ -137,7 +147,7 @@ def _mend_frame(ctx: Context, overlay: Overlay, env: Env) -> list[str]:
             if settings.get("home") != os.path.dirname(ctx.base.interpreter):
                 _replace(fresh, env, os.path.join(env.path, "pyvenv.cfg"))
             for path in _interpreters(env):
-                if os.path.isdir(path) or not os.access(path, os.X_OK):
+                if not _is_interpreter(path):
                     _replace(fresh, env, path)
             for path in _scripts(overlay, env, ctx):
                 if _is_empty(path):
