@@ -23,7 +23,7 @@ from overlayspawner.payload.dists import Dist, overlay_dists
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.pylock import Lock, Locked, clean, dumps, read
 
-__all__ = ["Lock", "Locked", "find", "others", "path", "read", "stale", "write"]
+__all__ = ["Lock", "Locked", "compiled_here", "find", "others", "path", "read", "stale", "write"]
 
 
 def path(overlay: Overlay, env: Env) -> str:
@@ -132,7 +132,7 @@ def _collect(ctx: Context, overlay: Overlay, env: Env, origins: Mapping[str, Map
         )
     unknown = []
     for name, dist in overlay_dists(env).items():
-        item = Locked(name, dist.version, compiled=_compiled(dist))
+        item = Locked(name, dist.version, compiled=compiled_here(dist))
         lock.packages[name] = item
         before = known.get(name)
         direct = _direct(dist)
@@ -166,7 +166,7 @@ def _ask(ctx: Context, items: list[Locked]) -> None:
         item.sources = clean(found.get(item.name) or {})
 
 
-def _compiled(dist: Dist) -> bool:
+def compiled_here(dist: Dist) -> bool:
     """Whether it was compiled here: wheels for others to use are tagged ``manylinux`` or ``musllinux``."""
     tags = [
         line.split(":", 1)[1].strip()

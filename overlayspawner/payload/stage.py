@@ -268,7 +268,7 @@ class Stage:
                     head = f.read(2048)
                     if not head.startswith(b"#!"):
                         continue
-                    fixed = _fix_shebang(head + f.read(), self.env, base, self.prefix)
+                    fixed = fix_shebang(head + f.read(), self.env, base, self.prefix)
             except OSError:
                 continue
             if fixed is not None:
@@ -309,7 +309,7 @@ def shebang(python: str) -> bytes:
     return b"#!/bin/sh\n'''exec' \"" + os.fsencode(quoted) + b'" "$0" "$@"\n\' \'\'\'\n'
 
 
-def _fix_shebang(raw: bytes, env: Env, base: Base, prefix: str) -> bytes | None:
+def fix_shebang(raw: bytes, env: Env, base: Base, prefix: str) -> bytes | None:
     """Return a script with the right interpreter, or ``None`` when it has it or is none of ours."""
     first, _, rest = raw.partition(b"\n")
     tail = b""
