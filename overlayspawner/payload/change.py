@@ -179,6 +179,7 @@ class Commit:
                 "before": [redact(r.text) for r in before.entries()],
                 "after": [redact(r.text) for r in after.entries()],
             },
+            "kept": keep,
             "in_the_way": self.ops.in_the_way,
             "change": self.name,
             "aside": [[path, place] for kind, path, place in self.ops.steps if kind == "out"] if keep else [],

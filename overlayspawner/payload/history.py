@@ -132,8 +132,5 @@ class History:
 
 
 def builds_only(data: Revision | None) -> bool:
-    """Whether a revision only installed again what was asked for before, for another image."""
-    if data is None or data.get("action") != "restore":
-        return False
-    lines = data.get("requirements") or {}
-    return lines.get("before") == lines.get("after")
+    """Whether a revision only installed again what was asked for already, as for another image."""
+    return data is not None and data.get("action") == "restore" and data.get("to") is None

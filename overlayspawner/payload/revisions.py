@@ -68,22 +68,13 @@ def write(overlay: Overlay, data: dict[str, Any]) -> dict[str, Any]:
         number += 1
 
 
-def amend(overlay: Overlay, number: int, label: dict[str, Any]) -> None:
-    """Say more about a revision that was written before that was known.
-
-    Raises
-    ------
-    OSError
-        The storage can't be written to; the revision is as it was.
-    """
-    data = read(overlay, number)
-    if data is not None:
-        files.write_atomic(path(overlay, number), json.dumps({**data, **label}, indent=1) + "\n")
-
-
 def summary(data: dict[str, Any]) -> dict[str, Any]:
     """Return a revision without the long list of its files, as interfaces show it."""
-    return {key: value for key, value in data.items() if key not in ("files", "aside", "change")}
+    return {
+        key: value
+        for key, value in data.items()
+        if key not in ("files", "aside", "aside_bytes", "change", "kept")
+    }
 
 
 def list_revisions(overlay: Overlay, limit: int = 50) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ HOWS = ("kill", "ENOSPC", "EIO")
 
 _NEVER = 1 << 30
 
-_OWN = {"journal", "kept", "lease.json", "lock", "set-aside", "snapshot.json", "spare"}
+_OWN = {"journal", "kept", "lease.json", "lock", "restore.json", "set-aside", "snapshot.json", "spare"}
 """What an env's state may hold when nothing is going on."""
 
 
