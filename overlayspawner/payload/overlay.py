@@ -75,23 +75,47 @@ class Env:
         """``pylock.toml`` of this env."""
         return os.path.join(self.path, "pylock.toml")
 
-    def usable(self) -> bool:
-        """Whether the env can start a Python: three ``stat`` calls, nothing is run.
+    def damage(self, *, venv_base: bool = False) -> str:
+        """Return the file that keeps Python from starting in this env, or ``""``; nothing is run.
 
-        A crash of the machine leaves empty files: without ``pyvenv.cfg`` this would be the base's Python.
+        A crash of the machine leaves empty files or zeros. Without ``pyvenv.cfg`` this would be the base's
+        Python; text that can't be decoded, in that file or in a ``.pth``, ends Python at its start.
+
+        Parameters
+        ----------
+        venv_base:
+            Whether the env needs our ``.pth`` to see its base.
         """
-        return (
-            _has_content(os.path.join(self.path, "pyvenv.cfg"))
-            and os.access(self.python, os.X_OK)
-            and os.path.isdir(self.site_packages)
-        )
+        settings = os.path.join(self.path, "pyvenv.cfg")
+        if "home" not in _text(settings):
+            return settings
+        # always a link when it is ours; a shell would run a file that is no program
+        if not (
+            os.path.islink(self.python) and os.path.isfile(self.python) and os.access(self.python, os.X_OK)
+        ):
+            return self.python
+        if not (os.path.isdir(self.site_packages) and os.access(self.site_packages, os.R_OK | os.X_OK)):
+            return self.site_packages
+        pth = os.path.join(self.site_packages, BASE_PTH)
+        if (venv_base or os.path.lexists(pth)) and "addsitedir" not in _text(pth):
+            return pth
+        return ""
+
+    def usable(self) -> bool:
+        """Whether the env can start a Python."""
+        return not self.damage()
 
 
-def _has_content(path: str) -> bool:
+def _text(path: str) -> str:
+    """Return the text of a small file, ``""`` where it has none."""
     try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return False
+        if not os.path.isfile(path):
+            return ""  # a pipe would never end
+        with open(path, encoding="utf-8") as f:
+            text = f.read(65_536)
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return "" if "\0" in text else text
 
 
 class Overlay:

@@ -101,12 +101,14 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
             found.notices.append(_storage_problem(e, path))
         return found
     found.overlay = path
-    if not env.usable():
+    damage = env.damage(venv_base=base.is_venv and spec.kind == "overlay")
+    if damage:
+        # A start never changes an env: another server may be at work in it.
         found.notices.append(
             notice(
                 "env-broken",
-                f"The overlay's environment at {env.path} is damaged; kernels use the image's packages only.",
-                "Run `overlay doctor` in a terminal.",
+                f"The overlay's environment is damaged ({damage}); kernels use the image's packages only.",
+                "Your server tries to mend it; see `overlay doctor` in a terminal.",
             )
         )
         return found
@@ -157,6 +159,13 @@ def _storage_problem(e: OSError, path: str) -> dict[str, str]:
             "home-full",
             f"There is no space left at {path}: nothing can be saved or installed.",
             "Delete files you no longer need, then restart your server.",
+        )
+    path = str(e.filename or path)
+    if e.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
+        return notice(
+            "damaged-file",
+            f"{path} is in the way of the overlay ({e.strerror}): nothing can be installed.",
+            "Rename it, or run `overlay doctor --fix` in a terminal; then restart your server.",
         )
     return notice(
         "home-unwritable",
