@@ -42,6 +42,8 @@ _CODES = (
     "restore-partial",
     "restore-waiting",
     "restoring",
+    "user-site-packages",
+    "venvs-found",
 )
 """Notices that are ours to replace."""
 
@@ -73,6 +75,7 @@ class Background:
         self._used = True
         self._busy = False
         self._adopted: Optional[dict[str, str]] = None
+        self._offered: Optional[tuple[int, list[dict[str, str]]]] = None
         self._job: Optional[Job] = None
         self._attempts = 0
         self._restore_at: Optional[float] = 0.0
@@ -254,12 +257,22 @@ class Background:
         from overlayspawner.payload import adopt
         from overlayspawner.payload.restore import restore_notice
 
-        found = [*adopt.notices(self.context)]
+        found = [*adopt.notices(self.context), *self._offers()]
         for item in (restore_notice(self.context), self._adopted):
             if item is not None:
                 found.append(item)
         others = [item for item in self.context.notices if item.get("code") not in _CODES]
         self.context.notices = others + found
+
+    def _offers(self) -> list[dict[str, str]]:
+        """Say what could be imported; a home is looked through once, and again after each change."""
+        from overlayspawner.payload import importing, revisions
+
+        overlay, _ = self.context.require()
+        newest = revisions.next_id(overlay)
+        if self._offered is None or self._offered[0] != newest:
+            self._offered = (newest, importing.notices(self.context))
+        return self._offered[1]
 
 
 def _activity(serverapp: Any) -> tuple[object, bool]:
