@@ -213,7 +213,7 @@ class _Adoption:
             else:
                 # also where pip, killed in the middle of its work, has renamed the files: they are not gone
                 lost.append(name)
-        mine = self._ours({*arrived, *gone})
+        mine = self._ours(set(arrived), set(gone))
         return (
             {name: dist for name, dist in arrived.items() if name not in mine},
             old,
@@ -221,10 +221,10 @@ class _Adoption:
             sorted(lost),
         )
 
-    def _ours(self, names: set[str]) -> set[str]:
-        """Return those of ``names`` whose state is what a change of ours left: its snapshot was lost."""
+    def _ours(self, arrived: set[str], gone: set[str]) -> set[str]:
+        """Return those names whose state is what a change of ours left: its snapshot was lost."""
         out: set[str] = set()
-        left = set(names)
+        left = arrived | gone
         here = os.path.relpath(self.env.path, self.overlay.path)
         for number in reversed(revisions.ids(self.overlay)[-_LOOK_BACK:]):
             if not left:
@@ -236,7 +236,8 @@ class _Adoption:
             removed = {str(item["name"]) for item in revision["plan"].get("removes", ())}
             placed = {str(path): (inode, size) for path, inode, size in revision.get("files", ())}
             for name in left & (set(new) | removed):
-                if name in removed or self._placed(name, new[name], placed):
+                # what we removed and is there again was brought by somebody else
+                if name in gone if name in removed else self._placed(name, new[name], placed):
                     out.add(name)
             left -= set(new) | removed
         return out
