@@ -12,7 +12,9 @@ The dict that :func:`build` returns is public (REST, revisions). Each list holds
 ``removes``
     ``{name, version, reason, reveals}``: leaves the overlay because it was ``uninstalled`` or is
     ``unneeded``; ``reveals`` is the image's version that becomes visible, or ``None``.
-``breaks``, ``splits``, ``builds``, ``blocked``
+``splits``
+    ``{package, name, version, regular, lost, install, message}``: torn apart between overlay and image.
+``breaks``, ``builds``, ``blocked``
     See the design; filled by later checks.
 ``bytes``, ``frees``
     What comes and what goes, in bytes.
@@ -53,6 +55,7 @@ def build(
     needed: Iterable[str] = (),
     uninstalled: Iterable[str] = (),
     unneeded: Iterable[str] = (),
+    splits: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return a plan.
 
@@ -68,6 +71,8 @@ def build(
         Names asked for now, or needed by what is new.
     uninstalled, unneeded:
         Names that leave the overlay.
+    splits:
+        Packages that would be torn apart; see :mod:`overlayspawner.payload.splits`.
     """
     asked = set(requested)
     local = user_site or {}
@@ -97,7 +102,7 @@ def build(
         ],
         "shadows": shadows,
         "breaks": [],
-        "splits": [],
+        "splits": list(splits),
         "builds": [],
         "removes": [
             {
