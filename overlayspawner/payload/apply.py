@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import events, lockfile, removal, revisions
+from overlayspawner.payload import events, lockfile, merge, removal, revisions
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import Commit, edited, repair
 from overlayspawner.payload.context import Context
@@ -28,6 +28,7 @@ from overlayspawner.payload.mark import Mark, Since
 from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
+from overlayspawner.payload.splits import splits
 from overlayspawner.payload.stage import Stage, Staged, incomplete, name_of_url
 
 ACTIONS = ("install", "uninstall", "upgrade", "sync")
@@ -177,7 +178,8 @@ class Job:
             self.events.say("resolving", f"Left out, because it is no requirement: {redact(line)}")
         remaining = after.entries() + admin
         named, unneeded = removal.leaving(self.uninstall, remaining, overlay, base)
-        for name, by in removal.staying(self.uninstall, named, before.names(), overlay, remaining):
+        asked = before.names() | set(self.uninstall if self.action == "sync" else ())
+        for name, by in removal.staying(self.uninstall, named, asked, overlay, remaining):
             self.events.say("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
         comes_in = bool(self.action in WHOLE or self.install or self.upgrade)
         with Stage(self.env, make=comes_in) as stage:
@@ -206,12 +208,15 @@ class Job:
             self.events.check_cancel()
             after = edited(before, change.add, change.remove)
             if plans.is_empty(plan) and after.to_text() == before.to_text():
+                self._realise(after)
                 self.settle(since, after)
                 last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
                 self.events.say("done", "There was nothing to change.")
                 return {"revision": {**last, "changed": False}, "plan": plan}
             self.events.say("committing", "Moving the files into place.")
             revision = change.run(lease)
+            if not revision["kept"]:
+                self.events.say("committing", "Space is short: what was replaced or removed was not kept.")
             lockfile.write(self.ctx, self.env, revision=revision["id"], origins=stage.origins)
             self.settle(since, after)
         self.events.say("done", events.done(plan))
@@ -221,6 +226,9 @@ class Job:
 
     def prepare(self, before: Requirements, overlay: dict[str, Dist]) -> None:
         """Called once what is there is known, and before anything is decided."""
+        if self.action == "sync":
+            # the lines that the user took out by hand
+            self.uninstall += [name for name in merge.to_uninstall(self.overlay) if name in overlay]
 
     def orphans(
         self,
@@ -234,6 +242,12 @@ class Job:
 
     def report(self, plan: dict[str, Any]) -> None:
         """Called with the plan, to add to it."""
+
+    def _realise(self, after: Requirements) -> None:
+        """Note that the env holds what the lines ask for, where no commit does so."""
+        if self.action in merge.RESOLVING:
+            last = merge.last(self.overlay)
+            merge.save(self.overlay, merge.realised(last, self.action, after, (), self.uninstall))
 
     def settle(self, since: Since, after: Requirements) -> None:
         """Called at the end, within the lease: keep in mind how far the env has come."""
@@ -378,6 +392,7 @@ class Job:
             needed=needed,
             uninstalled=named,
             unneeded=unneeded,
+            splits=splits(staged.dists, {n: d for n, d in overlay.items() if n not in going}, base),
         )
 
     def _commit(
