@@ -16,7 +16,9 @@ from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.requirements import normalise
 
 SOURCES = ("wheels", "sdist", "archive", "vcs", "directory")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
+_VERSION = re.compile(r"^[A-Za-z0-9.!+_-]*\Z")
+_SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 _LARGEST = 16_000_000
 """A file of more bytes than this is no lock."""
 
@@ -130,11 +132,11 @@ def read(file: str) -> Lock:
         )
         for item in data.get("packages") or []:
             mine = _table(_table(item.get("tool")).get("overlayspawner"))
-            name = normalise(str(item["name"]))
+            name, version = normalise(str(item["name"])), str(item.get("version", ""))
+            if not _NAME.match(name) or not _VERSION.match(version):
+                raise ValueError(f"{name!r} {version!r} is no package")  # lines for installers are made of it
             sources = clean({key: item[key] for key in SOURCES if key in item})
-            out.packages[name] = Locked(
-                name, str(item.get("version", "")), sources, bool(mine.get("compiled"))
-            )
+            out.packages[name] = Locked(name, version, sources, bool(mine.get("compiled")))
     except (KeyError, TypeError, AttributeError, ValueError) as e:
         raise OverlayError("damaged-file", f"The lock can't be understood: {e}") from None
     return out
