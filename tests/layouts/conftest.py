@@ -22,7 +22,7 @@ import pytest
 
 from overlayspawner.hub import boot, bundles
 from overlayspawner.hub.delivery import fill
-from overlayspawner.payload.contract import PAYLOAD_DIR, SPEC_ENV, UV_DIR, Spec
+from overlayspawner.payload.contract import PAYLOAD_DIR, PAYLOAD_ZIP, SPEC_ENV, UV_DIR, Spec
 from tests.support.engine import Engine
 from tests.support.images import BUILD, image
 from tests.support.index import LocalIndex
@@ -132,9 +132,20 @@ class Box:
         assert done.exit_code == code, f"{words}: {done.exit_code}\n{out}\n{err}"
         return json.loads(out)
 
+    def action(self, name: str, **request: Any) -> Any:
+        """Run an action of the overlay in the image's Python; return what it answers."""
+        return self.base(ACTION.format(runtime=self.runtime, name=name, request=request, zip=ZIP))
+
     def new(self, *words: str) -> dict[str, str]:
         """Run ``overlay``; return what it has installed."""
         return {item["name"]: item["version"] for item in self.overlay(*words)["plan"]["new"]}
+
+    def problems(self) -> list[str]:
+        """Return what ``overlay doctor`` does not like."""
+        done = self.sh(f"{self.runtime}/bin/overlay doctor --json || true")
+        return [
+            f"{check['name']}: {check['message']}" for check in json.loads(done)["checks"] if not check["ok"]
+        ]
 
     def notices(self) -> list[str]:
         """Return the codes of all notices."""
@@ -145,6 +156,16 @@ class Box:
         script = KERNEL.format(kernels=f"{self.runtime}/share/jupyter/kernels", name=name, code=code)
         return str(self.base(script))
 
+
+ZIP = f"{PAYLOAD_DIR}/{PAYLOAD_ZIP}"
+
+ACTION = """
+import json, sys
+sys.path.insert(0, {zip!r})
+from overlayspawner.payload import actions
+from overlayspawner.payload.context import Context
+print(json.dumps(actions.run(Context.load({runtime!r}), {name!r}, {request!r})))
+"""
 
 KERNEL = """
 import json
@@ -206,7 +227,11 @@ class Yard:
             init=True,
             name=f"{self.engine.prefix}-{uuid.uuid4().hex[:6]}",
             user=layout.user or None,
-            environment={SPEC_ENV: made.to_json(), **({"HOME": layout.home} if layout.user else {})},
+            environment={
+                SPEC_ENV: made.to_json(),
+                "PIP_TRUSTED_HOST": self.index.container_host,
+                **({"HOME": layout.home} if layout.user else {}),
+            },
             volumes={**self._delivered(tag), **({home: {"bind": layout.home, "mode": "rw"}} if home else {})},
         )
         for line in container.logs(stream=True, follow=True):
