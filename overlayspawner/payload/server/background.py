@@ -36,6 +36,8 @@ _OFFLINE = ("index-unreachable", "index-auth", "timeout", "busy", "interrupted")
 
 _CODES = (
     "adopted",
+    "base-changed",
+    "home-moved",
     "packages-missing",
     "packages-partial",
     "requirements-pending",
@@ -76,6 +78,7 @@ class Background:
         self._busy = False
         self._adopted: Optional[dict[str, str]] = None
         self._offered: Optional[tuple[int, list[dict[str, str]]]] = None
+        self._changed: Optional[tuple[int, list[dict[str, str]]]] = None
         self._job: Optional[Job] = None
         self._attempts = 0
         self._restore_at: Optional[float] = 0.0
@@ -257,7 +260,7 @@ class Background:
         from overlayspawner.payload import adopt
         from overlayspawner.payload.restore import restore_notice
 
-        found = [*adopt.notices(self.context), *self._offers()]
+        found = [*adopt.notices(self.context), *self._offers(), *self._image()]
         for item in (restore_notice(self.context), self._adopted):
             if item is not None:
                 found.append(item)
@@ -273,6 +276,16 @@ class Background:
         if self._offered is None or self._offered[0] != newest:
             self._offered = (newest, importing.notices(self.context))
         return self._offered[1]
+
+    def _image(self) -> list[dict[str, str]]:
+        """Say what a changed image broke, or a home at another path; looked at once, and after each change."""
+        from overlayspawner.payload import basechange, revisions
+
+        overlay, _ = self.context.require()
+        newest = revisions.next_id(overlay)
+        if self._changed is None or self._changed[0] != newest:
+            self._changed = (newest, basechange.check(self.context))
+        return self._changed[1]
 
 
 def _activity(serverapp: Any) -> tuple[object, bool]:
