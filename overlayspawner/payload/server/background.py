@@ -278,7 +278,7 @@ class Background:
         return self._offered[1]
 
     def _image(self) -> list[dict[str, str]]:
-        """Say what a changed image broke, or a home at another path; looked at once, and after each change."""
+        """Say what a changed image broke, or that the home has moved; looked at again after each change."""
         from overlayspawner.payload import basechange, revisions
 
         overlay, _ = self.context.require()
