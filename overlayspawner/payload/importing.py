@@ -6,7 +6,6 @@ installed like any others; ``~/.local`` and environments made by hand go on work
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Sequence
@@ -14,12 +13,15 @@ from typing import Any, Optional
 
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload import revisions, sources
+from overlayspawner.payload.apply import Job
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError, notice
-from overlayspawner.payload.dists import base_dists, listing, overlay_dists, user_site
+from overlayspawner.payload.dists import Dist, base_dists, listing, overlay_dists, user_site
 from overlayspawner.payload.events import Events, OnEvent
+from overlayspawner.payload.fitting import Fitting
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements
+from overlayspawner.payload.stage import Stage, Staged
 
 MAX_ENTRIES = 200
 """Directories looked at in a home, and environments told of, at most."""
@@ -35,9 +37,6 @@ _KNOWN_PLACES = (
     "miniconda3/envs",
     "miniforge3/envs",
 )
-
-# What may be wrong with single requirements; anything else (no index, no space) would fail for all.
-_OF_ONE = frozenset({"no-such-package", "no-matching-version", "conflict", "build-failed", "bad-package"})
 
 
 def found(ctx: Context) -> dict[str, Any]:
@@ -135,19 +134,14 @@ def import_packages(
     lines: list[Requirement] = []
     result: Optional[dict[str, Any]] = None
     if wanted:
-        pins = _pins(ctx, what)
         said.say("resolving", f"{_count(len(wanted), 'requirement')} from {what.title}.")
-        lines, pinned = _installable(ctx, what, wanted, pins, said)
-        if lines:
-            result = _install(
-                ctx,
-                lines,
-                pins if pinned else [],
-                on_event=on_event,
-                cancel=cancel,
-                who=who,
-                argv=list(argv) or ["import", redact(source)],
-            )
+        words = list(argv) or ["import", redact(source)]
+        alone = len(wanted) == len(what.wanted)
+        job = _Import(ctx, wanted, _pins(ctx, what), said, who, words, alone=alone)
+        result = job.start()
+        lines = job.install
+        for item in job.failed:
+            what.leave_out(item["requirement"], item["reason"], item["hint"])
     if result is None:
         last = revisions.summary(revisions.latest(ctx.require()[0]) or {"id": 0})
         result = {
@@ -190,88 +184,70 @@ def _pins(ctx: Context, what: sources.Source) -> list[str]:
     return [f"{name}=={version}" for name, version in sorted(what.versions.items()) if name not in given]
 
 
-def _installable(
-    ctx: Context,
-    what: sources.Source,
-    wanted: list[Requirement],
-    pins: list[str],
-    said: Events,
-) -> tuple[list[Requirement], bool]:
-    """Return the lines that can be installed together, and whether in the versions that are there.
+class _Import(Job):
+    """An installation of as many lines as can be had, in the versions that are there where those can be had.
 
-    Halves what fails until the lines that are to blame are found: few attempts where few are.
+    Parameters
+    ----------
+    wanted:
+        The lines. :attr:`install` holds those that were installed afterwards, :attr:`failed` the others.
+    pins:
+        Constraints to the versions that are there. They hold for this one change.
+    alone:
+        There is nothing else to import, so that it has failed when none of the lines can be had.
     """
-    if pins and _attempt(ctx, wanted, pins, said) is None:
-        return wanted, True
-    error = _attempt(ctx, wanted, [], said)
-    if error is None:
-        if pins:
-            said.say("resolving", "Not all of the versions that are there can be had; newer ones are taken.")
-        return wanted, False
-    good: list[Requirement] = []
 
-    def sift(part: list[Requirement], why: OverlayError) -> None:
-        if len(part) == 1:
-            text = part[0].text
-            what.leave_out(text, why.message, why.hint)
-            said.say("resolving", f"Left out: {redact(text)}. {why.message}", package=text)
-            return
-        middle = len(part) // 2
-        for half in (part[:middle], part[middle:]):
-            problem = _attempt(ctx, [*good, *half], [], said)
-            if problem is None:
-                good.extend(half)
-            else:
-                sift(half, problem)
+    def __init__(
+        self,
+        ctx: Context,
+        wanted: Sequence[Requirement],
+        pins: Sequence[str],
+        events: Events,
+        who: str,
+        argv: Sequence[str],
+        *,
+        alone: bool,
+    ) -> None:
+        super().__init__(ctx, "install", install=wanted, events=events, who=who, argv=argv)
+        self.pins = pins
+        self.alone = alone
+        self.failed: list[dict[str, str]] = []
 
-    sift(wanted, error)
-    return good, False
-
-
-def _attempt(ctx: Context, lines: list[Requirement], pins: list[str], said: Events) -> Optional[OverlayError]:
-    """Prepare an installation and drop it; return why it can't be done, or ``None``.
-
-    What was downloaded stays in the installer's cache, so that the installation that follows is quick.
-    """
-    from overlayspawner.payload.installer import choose
-    from overlayspawner.payload.lease import acquire
-    from overlayspawner.payload.stage import Stage
-
-    overlay, env = ctx.require()
-    visible = {**base_dists(ctx), **overlay_dists(env)}
-    now = Requirements.read(overlay.requirements)
-    for line in lines:
-        now = now.with_added(line)
-    everything = [r.text for r in now.entries()] + list(ctx.spec.requirements)
-    try:
-        with acquire(env, who="import", wait=2.0), Stage(env) as stage:
-            choose(ctx).stage(
-                ctx,
-                list(dict.fromkeys(everything)),
-                stage,
-                visible=list(visible.values()),
-                constraints=[*ctx.spec.constraints, *pins],
-                on_line=said.line,
-                cancel=said.cancel,
+    def _stage(
+        self,
+        stage: Stage,
+        after: Requirements,
+        admin: list[Requirement],
+        overlay: dict[str, Dist],
+        base: dict[str, Dist],
+    ) -> Staged:
+        given_up = self._given_up()
+        mine = {requirement.key for requirement in self.install}
+        known = [r for r in after.entries() if r.key not in mine and redact(r.text) not in given_up]
+        visible = list({**base, **overlay}.values())
+        fitting = Fitting(
+            lambda lines, limits, **how: self.resolve(stage, lines, visible, constraints=limits, **how),
+            stage.clear,
+            self.events.say,
+        )
+        # what was there before comes first, and so wins where the two contradict each other
+        fitting.run([*known, *admin, *self.install], self.pins)
+        theirs = {redact(requirement.text) for requirement in self.install}
+        for item in fitting.failed:
+            if item["requirement"] not in theirs:
+                raise OverlayError(item["code"], f"{item['requirement']}: {item['reason']}", item["hint"])
+        lost = {item["requirement"] for item in fitting.failed}
+        self.failed = fitting.failed
+        self.install = [r for r in self.install if redact(r.text) not in lost]
+        if not self.install and self.alone:
+            first = self.failed[0]
+            raise OverlayError(
+                first["code"],
+                f"None of the packages could be installed: {first['reason']} Nothing was changed.",
+                first["hint"],
+                status=409,
             )
-    except OverlayError as e:
-        if e.code not in _OF_ONE:
-            raise
-        return e
-    return None
-
-
-def _install(ctx: Context, lines: list[Requirement], pins: list[str], **keywords: Any) -> dict[str, Any]:
-    from overlayspawner.payload.apply import apply
-
-    if pins:
-        # for this one change: the lines that are written don't hold them
-        ctx = copy.copy(ctx)
-        ctx.spec = copy.copy(ctx.spec)
-        ctx.spec.constraints = [*ctx.spec.constraints, *pins]
-    # read already: the user's own projects are taken along, which a request may not name
-    wanted: Any = lines
-    return apply(ctx, "install", install=wanted, **keywords)
+        return self.staged(stage)
 
 
 # -- looking around ---------------------------------------------------------------------------------------
