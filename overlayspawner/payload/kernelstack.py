@@ -77,6 +77,8 @@ def import_stack(context: Context, mark: str, command: list[str]) -> None:
     command:
         What the kernel is run as (``-m MODULE ARGS``), for a base that takes its place.
     """
+    from overlayspawner.payload.overlay import BASE_PTH
+
     before = set(sys.modules)
     path = list(sys.path)
     foreign = _foreign(context)
@@ -109,7 +111,11 @@ def import_stack(context: Context, mark: str, command: list[str]) -> None:
         # The base's own kernel does not import: run it all the same, its traceback says why.
         print(f"overlayspawner: the image's kernel does not import: {e!r}", file=sys.stderr)
     finally:
-        sys.path[:] = path
+        # what shows the base to the env may be what is broken
+        hidden = [d for d in context.base.site_dirs if d not in path]
+        sys.path[:] = path + hidden
+    if hidden and context.env is not None:
+        culprit = os.path.join(context.env.site_packages, BASE_PTH)
     write_notice(
         context.runtime,
         "kernel-rescued",

@@ -97,7 +97,7 @@ class Env:
         if not (os.path.isdir(self.site_packages) and os.access(self.site_packages, os.R_OK | os.X_OK)):
             return self.site_packages
         pth = os.path.join(self.site_packages, BASE_PTH)
-        if (venv_base or os.path.lexists(pth)) and "addsitedir" not in _text(pth):
+        if (venv_base or os.path.lexists(pth)) and not _text(pth).endswith("))\n"):
             return pth
         return ""
 
