@@ -200,15 +200,14 @@ def _mended(operation: Operation, root: str, label: str) -> None:
 
 
 def differences(found: Any, before: Any, after: Any) -> str:
-    """Show what differs between states that are dicts of texts."""
+    """Show how a state that is a dict of texts differs from the nearer of two others."""
     if not (isinstance(found, dict) and isinstance(before, dict) and isinstance(after, dict)):
         return f"found {found}\nold   {before}\nnew   {after}"
-    lines = []
-    for key in sorted({*found, *before, *after}):
-        values = [repr(state.get(key)) for state in (found, before, after)]
-        if len(set(values)) > 1:
-            lines.append(f"  {key}: found {values[0]}, old {values[1]}, new {values[2]}")
-    return "\n".join(lines)
+    lists = []
+    for name, other in (("old", before), ("new", after)):
+        keys = [key for key in sorted({*found, *other}) if found.get(key) != other.get(key)]
+        lists.append([f"  {key}: found {found.get(key)!r}, {name} {other.get(key)!r}" for key in keys])
+    return "\n".join(min(lists, key=len))
 
 
 def left_over(overlay: Overlay, env: Env) -> list[str]:

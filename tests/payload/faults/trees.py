@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from overlayspawner.payload import dists, plan, probe, removal, revisions, rollback
+from overlayspawner.payload import dists, plan, probe, removal, revisions
 from overlayspawner.payload.change import Commit, repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import Spec
@@ -194,7 +194,10 @@ def mend(root: str) -> None:
 
 
 def look(root: str, *, history: bool = True) -> dict[str, str]:
-    """Return the env's tree without compiled files, the requirements, and the history."""
+    """Return the env's tree without compiled files, the requirements, and the history.
+
+    The lock is left out: it is written after the change, as well as may be.
+    """
     overlay, env = places(root)
     out: dict[str, str] = {}
     for folder, dirs, names in os.walk(env.path):
@@ -204,7 +207,7 @@ def look(root: str, *, history: bool = True) -> dict[str, str]:
             out[rel + "/"] = "an empty directory"
         for name in names:
             full = os.path.join(folder, name)
-            if not os.path.islink(full):
+            if not os.path.islink(full) and name != "pylock.toml":
                 with open(full) as f:
                     out[os.path.normpath(os.path.join(rel, name))] = f.read()
     with open(overlay.requirements) as f:
@@ -212,10 +215,3 @@ def look(root: str, *, history: bool = True) -> dict[str, str]:
     if history:
         out["history"] = str(revisions.ids(overlay))
     return out
-
-
-def edited_lines(root: str) -> str:
-    """Return the requirements as the change leaves them."""
-    overlay, _ = places(root)
-    now = rollback.Requirements.read(overlay.requirements)
-    return rollback.edited(now, ["whole==2", "fresh"], ["leaves"]).to_text()
