@@ -35,8 +35,6 @@ NOT_YET = {
     "overlay_allow": "Nothing checks it yet: see [Policy](../how-to/policy.md).",
     "overlay_deny": "Nothing checks it yet: see [Policy](../how-to/policy.md).",
     "overlay_max_size": "Nothing checks it yet: see [Policy](../how-to/policy.md).",
-    "overlay_restore": ("Nothing is restored by itself yet: on another Python a user runs `overlay sync`."),
-    "overlay_form": "There is no form yet.",
 }
 """Settings that are checked and handed on, but that nothing acts on so far."""
 

@@ -71,5 +71,4 @@ def test_settings_without_effect_are_marked(generate: ModuleType) -> None:
 
     unread = set(vars(Spec())) - _read_by_the_payload()
     marked = {name.removeprefix("overlay_") for name in generate.NOT_YET}
-    # the form concerns the hub only
-    assert marked - {"form"} == unread
+    assert marked == unread

@@ -98,3 +98,18 @@ def test_a_directory_that_can_not_be_made_is_said(tmp_path: Path) -> None:
     with pytest.raises(OverlayError, match="can't be used") as caught:
         local.deliver(str(tmp_path / "file" / "x"))
     assert "overlay_payload_dir" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_safe_mode_and_a_reset_are_for_one_start(hub: RunningHub) -> None:
+    server = hub.start_server("chooser")
+    marker = Path(server.overlay("status")["path"]) / "requirements.txt"
+    marker.write_text("# mine\n")
+    hub.stop_server("chooser")
+    for choice, mode in (("safe", "safe"), ("", "normal"), ("reset", "normal"), ("", "normal")):
+        hub.start_server("chooser", options={"overlay": choice} if choice else None)
+        assert server.overlay("status")["mode"] == mode, choice
+        if choice == "reset":
+            assert marker.read_text() == "" and "reset-done" in server.notices()
+        hub.stop_server("chooser")
+    assert len(list(marker.parent.parent.glob("default.reset-*"))) == 1
