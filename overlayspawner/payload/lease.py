@@ -165,6 +165,24 @@ def acquire(env: Env, *, who: str = "", wait: float = 0.0) -> Lease:
         time.sleep(0.2)
 
 
+def locks_work(env: Env) -> bool:
+    """Whether the storage of an env can lock files. Changes nothing.
+
+    Where it can't, two writers are told apart by their heartbeats alone: it takes longer to replace one that
+    died, and one server at a time should change the overlay.
+    """
+    try:
+        fd = os.open(_lock_path(env), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # nobody has changed anything here yet
+    try:
+        return _lock(fd, fcntl.LOCK_SH)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+
+
 def holder(env: Env) -> str | None:
     """Return who holds the lease of an env, for display; ``None`` when nobody seems to. Changes nothing."""
     data = _read(_lease_path(env))
@@ -236,7 +254,7 @@ def _try(env: Env, who: str) -> Lease:
             # On one kernel the lock alone tells: whoever held it has died. On another one, or where there
             # are no locks, only silence does.
             same_kernel = locked and known.get("boot") == _boot_id()
-            if not same_kernel and _age(fd, path) < TTL:
+            if not same_kernel and not _silent(fd, path):
                 raise _busy(known)
         lease = Lease(path, fd, token + 1, who, locked)
         lease._write()
@@ -293,6 +311,34 @@ def _read(path: str) -> dict[str, Any] | None:
 def _token(data: dict[str, Any] | None) -> int:
     token = (data or {}).get("token")
     return token if isinstance(token, int) else 0
+
+
+_watched: dict[str, tuple[tuple[int, ...], float]] = {}
+"""Leases that were found held: how each looked, and since when by our own clock."""
+
+
+def _silent(lock_fd: int, path: str) -> bool:
+    """Whether a holder's heart has stopped.
+
+    The storage's clock may have been set, forward (every holder looks dead) or back (none ever does). So a
+    holder that looks dead is watched for a beat, and one that we saw do nothing for long enough is dead
+    whatever the clock says.
+    """
+    seen, now = _stamp(path), time.monotonic()
+    before, since = _watched.setdefault(path, (seen, now))
+    if before != seen:
+        _watched[path] = (seen, now)
+        since = now
+    if now - since >= TTL:
+        return True
+    if _age(lock_fd, path) < TTL:
+        return False
+    until = now + BEAT * 1.2
+    while time.monotonic() < until:
+        time.sleep(BEAT / 20)
+        if _stamp(path) != seen:
+            return False
+    return True
 
 
 def _age(lock_fd: int, lease_path: str) -> float:

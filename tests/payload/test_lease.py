@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,13 +183,106 @@ def test_the_heart_beats(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     assert beats[:2] == [lease.path, lease.path]
 
 
-def test_storage_without_locks(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
+@contextmanager
+def beating(env: Env) -> Iterator[None]:
+    """Touch the lease as a holder elsewhere does."""
+    stop = threading.Event()
 
+    def beat() -> None:
+        while not stop.wait(0.02):
+            os.utime(os.path.join(env.state, "lease.json"), (1_600_000_000, 1_600_000_000))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_clock_that_jumps_forward_makes_nobody_dead(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT", 0.5)
+    leases.acquire(env).release()
+    pretend_elsewhere(env, silent_for=24 * 3600)
+    with beating(env):
+        assert "far away" in refused(env).message
+    leases.acquire(env).release()
+
+
+def test_a_clock_that_was_set_back_makes_nobody_immortal(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases.acquire(env).release()
+    pretend_elsewhere(env, silent_for=-24 * 3600)
+    refused(env)
+    refused(env)
+    monkeypatch.setattr(leases, "TTL", 0.0)  # as if we had watched it for so long
+    leases.acquire(env).release()
+
+
+@pytest.fixture(params=["ENOLCK", "ENOSYS"])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(*args: object) -> None:
-        raise OSError(errno.ENOLCK, "no locks")
+        raise OSError(getattr(errno, request.param), "no locks")
 
     monkeypatch.setattr(leases.fcntl, "flock", flock)
+
+
+def test_whether_locks_work_can_be_asked(env: Env) -> None:
+    assert leases.locks_work(env)
+    leases.acquire(env).release()
+    before = sorted(os.listdir(env.state))
+    assert leases.locks_work(env)
+    with another_holder(env):
+        assert leases.locks_work(env)
+    assert sorted(os.listdir(env.state)) == before
+
+
+def test_without_locks_one_that_died_is_replaced_when_it_is_silent(
+    env: Env, no_locks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT", 0.1)
+    dead = leases.acquire(env, who="dead")
+    dead._stop.set()  # its heart stops, and it says nothing
+    assert not leases.locks_work(env)
+    assert "dead" in refused(env).message
+    path = Path(env.state, "lease.json")
+    there = path.stat().st_mtime - leases.TTL - 1
+    os.utime(path, (there, there))
+    with leases.acquire(env) as lease:
+        with pytest.raises(OverlayError) as e:
+            dead.check()
+        assert e.value.code == "busy"
+        assert lease.token > dead.token
+
+
+def test_without_locks_one_of_two_wins(env: Env, no_locks: None) -> None:
+    """Both write the lease at the same time; whoever was first notices before it changes anything."""
+    leases.acquire(env).release()
+    code = """
+import sys, errno, time
+from overlayspawner.payload import lease
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.overlay import Env
+def flock(*args):
+    raise OSError(errno.ENOLCK, "no locks")
+lease.fcntl.flock = flock
+try:
+    with lease.acquire(Env(sys.argv[1], "3.11")) as held:
+        time.sleep(2)
+        held.check()
+        print("held")
+except OverlayError as e:
+    print(e.code)
+"""
+    argv = [sys.executable, "-c", code, env.path]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(process.communicate()[0].strip() for process in both)
+    assert said.count("held") <= 1
+    assert set(said) <= {"busy", "held"}
+
+
+def test_storage_without_locks(env: Env, no_locks: None) -> None:
     with leases.acquire(env) as lease:
         assert not lease.locked
         refused(env)  # by its heartbeat alone, on the same kernel too

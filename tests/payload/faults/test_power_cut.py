@@ -128,6 +128,22 @@ def test_the_model_loses_what_was_not_flushed(where: Path) -> None:
     assert (where / "run" / "safe").read_text() == "safe"
 
 
+def test_packages_that_are_not_flushed_get_lost(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what this suite is about, it finds what it looks for."""
+    root = str(where / "run")
+    trees.prepare(root)
+    trees.mend(root)
+    monkeypatch.setattr(files, "sync_tree", lambda *args: None)
+    recorder = recorded(root, trees.install, monkeypatch)
+    after = trees.look(root)
+    disk = Disk(recorder)
+    shutil.rmtree(root)
+    disk.cut(disk.length, root, None)
+    found = trees.look(root)
+    assert found["history"] == after["history"]
+    assert found != after
+
+
 def test_a_torn_journal_is_none(tmp_path: Path) -> None:
     root = str(tmp_path / "run")
     trees.prepare(root)
