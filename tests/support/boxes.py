@@ -62,8 +62,14 @@ class Box:
         return self.lines()
 
     def kill(self) -> None:
-        """``docker kill``: everything in it dies at once, by SIGKILL."""
-        self.container.kill()
+        """``docker kill``: everything in it dies at once, by SIGKILL. One that has ended is left alone."""
+        from docker.errors import APIError
+
+        try:
+            self.container.kill()
+        except APIError as e:
+            if e.status_code != 409:
+                raise
         self.container.wait(timeout=60)
 
     def remove(self) -> None:

@@ -187,7 +187,17 @@ def look(modules: list[str]) -> None:
         revisions=revisions(path),
         imports=imports,
         leftovers=leftovers(path),
+        pending=pending(env),
     )
+
+
+def pending(env: str) -> bool:
+    """Whether a change is half done, with its journal open."""
+    sys.path.insert(0, ZIP)
+    from overlayspawner.payload import change
+    from overlayspawner.payload.overlay import Env
+
+    return os.path.isdir(env) and change.pending(Env(env, "{}.{}".format(*sys.version_info)))
 
 
 def revisions(path: str) -> list[dict[str, Any]]:
