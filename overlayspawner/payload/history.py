@@ -132,5 +132,13 @@ class History:
 
 
 def builds_only(data: Revision | None) -> bool:
-    """Whether a revision only installed again what was asked for already, as for another image."""
-    return data is not None and data.get("action") == "restore" and data.get("to") is None
+    """Whether a revision changed nothing that was asked for.
+
+    It installed the same again, as for another image or because files were damaged, or rewrote paths of a
+    home that was moved. Undoing one would bring the damage back.
+    """
+    if data is None:
+        return False
+    if data.get("action") == "relocate" or data.get("repairs"):
+        return True
+    return data.get("action") == "restore" and data.get("to") is None

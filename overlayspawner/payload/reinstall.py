@@ -56,6 +56,7 @@ def reinstall(
         events=Events(on_event, cancel),
         who=who,
         argv=argv,
+        labels={"repairs": True},
     )
     return job.start()
 

@@ -266,6 +266,17 @@ def test_several_faults_at_once(ctx: Context) -> None:
     assert run_python(ctx, IMPORTS) == "1.0 1.1"
 
 
+def test_an_undo_does_not_bring_the_damage_back(ctx: Context) -> None:
+    FAULTS["module gone"][0](Parts(ctx))
+    doctor.fix(ctx)
+    apply(ctx, "install", install=["tinyscript"])
+    undo(ctx)
+    assert run_python(ctx, IMPORTS) == "1.0 1.1"
+    undo(ctx)
+    assert overlay_dists(ctx.require()[1]) == {}
+    assert_clean(ctx)
+
+
 def test_a_hand_edit_is_no_damage(ctx: Context) -> None:
     overlay, _ = ctx.require()
     Path(overlay.requirements).write_text("tinytree<2\ntinydata\ntinyscript\n")
@@ -415,6 +426,20 @@ def test_the_running_server_hears_of_a_repair(
     assert seen.notices == []
     kernel = Path(broken.runtime) / "kernel.sh"
     assert env.path in kernel.read_text()
+
+
+def test_a_home_at_another_path(ctx: Context, base: Base) -> None:  # noqa: F811
+    apply(ctx, "install", install=["tinyscript"])
+    new = Path(ctx.home).with_name("elsewhere")
+    Path(ctx.home).rename(new)
+    there = make_context(new, base, index_url=ctx.spec.index_url)
+    assert "place" in complaints(there)
+    assert doctor.fix(there)
+    assert_clean(there)
+    script = os.path.join(there.require()[1].bin, "tinyscript-hello")
+    assert str(new) in subprocess.check_output([script], text=True)
+    undo(there)
+    assert "tinyscript" not in overlay_dists(there.require()[1])
 
 
 def test_in_safe_mode_the_overlay_can_be_repaired(

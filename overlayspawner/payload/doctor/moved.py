@@ -10,22 +10,15 @@ from overlayspawner.payload.contract import SERVER_JSON, OverlayError
 from overlayspawner.payload.doctor.common import FIX, Check, check
 from overlayspawner.payload.follow import ABOUT_THE_ENV
 from overlayspawner.payload.overlay import Env, Overlay
+from overlayspawner.payload.relocate import moved_from, relocate
 
 
 def home(ctx: Context, overlay: Overlay, env: Env) -> Check:
     """Whether the env's scripts know where it is."""
-    if _moved(env):
-        return check("place", False, f"The environment was made at another path than {env.path}.", FIX)
+    old = moved_from(env)
+    if old:
+        return check("place", False, f"The environment was made at {old}; its commands name that path.", FIX)
     return check("place", True, "The environment is where it was made.")
-
-
-def _moved(env: Env) -> bool:
-    try:
-        with open(os.path.join(env.bin, "pip"), encoding="utf-8", errors="replace") as f:
-            text = f.read(65_536)
-    except OSError:
-        return False  # missing: another check's
-    return bool(text.strip("\0 \n")) and env.path not in text
 
 
 def mend(ctx: Context, overlay: Overlay, env: Env) -> list[str]:
@@ -36,11 +29,8 @@ def mend(ctx: Context, overlay: Overlay, env: Env) -> list[str]:
     OverlayError
         ``busy``, or what the storage says.
     """
-    if not _moved(env):
+    if relocate(ctx, who="doctor", argv=["doctor", "--fix"]) is None:
         return []
-    from overlayspawner.payload import basechange
-
-    basechange.relocate(ctx)
     return ["What named the old path of the environment was rewritten."]
 
 
