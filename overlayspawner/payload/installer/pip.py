@@ -12,10 +12,11 @@ from typing import Any, Optional
 
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.dists import Dist, image_dists, overlay_dists
+from overlayspawner.payload.dists import Dist, image_dists, needs, overlay_dists
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import pip_env
+from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import Cancel, redact, run
 from overlayspawner.payload.requirements import normalise, parse
 from overlayspawner.payload.stage import Stage
@@ -90,6 +91,13 @@ class Pip:
         arguments += [] if build else ["--only-binary", ":all:"]
         pip(*arguments, *(["--upgrade"] if upgrade else []))
         items = _read_report(report)
+        again = hidden(stage.env, requirements, visible, {normalise(i["metadata"]["name"]) for i in items})
+        if again:
+            # pip looks at the env itself, and is content with what shall not count
+            arguments = ["--dry-run", "--report", report, "--no-deps", "--ignore-installed"]
+            arguments += ["-r", stage.write("again.txt", "".join(line + "\n" for line in again))]
+            pip(*arguments, *(["-c", os.path.join(stage.path, "constraints.txt")] if limits else []))
+            items += _read_report(report)
         check_hashes(items, constraints)
         if dry:
             return
@@ -154,6 +162,28 @@ def _read_report(path: str) -> list[dict[str, Any]]:
             "installer-failed", "pip's report could not be read; nothing was changed.", status=500
         ) from None
     return items
+
+
+def hidden(env: Env, requirements: Sequence[str], visible: Sequence[Dist], known: set[str]) -> list[str]:
+    """Return lines for what the requirements need and only copies have that shall not count (damaged ones).
+
+    Parameters
+    ----------
+    visible:
+        What counts.
+    known:
+        Names that are installed anew anyway.
+    """
+    paths = {dist.path for dist in visible}
+    there = overlay_dists(env)
+    names = {name for name, dist in there.items() if dist.path not in paths} - known
+    if not names:
+        return []
+    lines = [parse(line, trusted=True) for line in requirements]
+    everything = {**{dist.name: dist for dist in visible}, **there}
+    needed = needs([(line.name, line.extras) for line in lines if line.name], everything.get)
+    own = {line.name: line.text for line in lines}
+    return [own.get(name, f"{name}=={there[name].version}") for name in sorted(names & needed)]
 
 
 def _digests(item: dict[str, Any]) -> dict[str, str]:
