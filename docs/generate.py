@@ -38,20 +38,6 @@ NOT_YET = {
 }
 """Settings that are checked and handed on, but that nothing acts on so far."""
 
-PARTLY = {
-    "overlay_requirements": (
-        "They come with the next change that a user makes, or with `overlay sync`: nothing is installed at a "
-        "start."
-    ),
-    "overlay_kind": "`isolated` is young: it is made as such, but has not been tried with real kernels.",
-    "overlay_lifetime": (
-        "`ephemeral` so far only takes back the notice `not-persistent`: where the overlay lies is up to "
-        "`overlay_path`."
-    ),
-}
-"""Settings of which not all values work."""
-
-
 COMPUTED = {"home_volume": '"{prefix}-home-{username}"'}
 """Defaults that are made by code but constant; where one varies, the setting's text tells."""
 
@@ -103,8 +89,6 @@ def _traits(cls: type) -> Iterator[str]:
         yield markdown(text) + "\n"
         if name in NOT_YET:
             yield f"**Not yet in effect.** {NOT_YET[name]}\n"
-        if name in PARTLY:
-            yield f"**Partly in effect.** {PARTLY[name]}\n"
 
 
 def _help(trait: TraitType[Any, Any]) -> tuple[str, bool]:

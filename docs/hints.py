@@ -167,19 +167,21 @@ HINTS = {
     "requirements-pending": "Run `overlay sync` to do what the file asks for.",
     "adopted": "Nothing to do: they are in `requirements.txt` now, and survive a change of the image.",
     "user-site-packages": (
-        "They go on working. `overlay import user-site` adds them to the overlay, where they survive a change "
-        "of the image."
+        "They go on working. `overlay import user-site` adds them to the overlay, where they survive a "
+        "change of the image."
     ),
     "venvs-found": "They go on working. `overlay import PATH` adds what is in one to the overlay.",
     "cannot-undo": "`overlay history` lists the changes.",
-    "not-restored": "Read the reason of each package; correct `requirements.txt`, then run `overlay restore`.",
+    "not-restored": (
+        "Read the reason of each package; correct `requirements.txt`, then run `overlay restore`."
+    ),
     "root-start": (
         "As a notice: nothing to do; the overlay is opened a moment later, as the final user. As an error of "
         "the command line: run `overlay` as the user to whom the home belongs."
     ),
     "env-broken": (
-        "Run `overlay doctor --fix`: the environment is moved aside and a new one is built from "
-        "`requirements.txt`."
+        "Nothing to do: the server mends it when it is up, and says so. If it can't, run "
+        "`overlay doctor --fix`."
     ),
     "kernel-rescued": (
         "Uninstall or upgrade the package that the message names (`overlay uninstall NAME`; for a file under "
