@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from overlayspawner.payload import files, space
-from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.overlay import Env, Overlay
 
 BEAT = 3.0
@@ -181,6 +181,17 @@ def locks_work(env: Env) -> bool:
         return True
     finally:
         os.close(fd)
+
+
+def lock_notice(env: Env) -> dict[str, str] | None:
+    """Return the notice about storage that can't lock files, ``None`` where it can."""
+    if locks_work(env):
+        return None
+    return notice(
+        "no-locks",
+        "This storage can't lock files, so servers can't keep out of each other's way reliably.",
+        "Change the overlay from one server at a time.",
+    )
 
 
 def holder(env: Env) -> str | None:

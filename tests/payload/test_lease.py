@@ -232,6 +232,7 @@ def test_whether_locks_work_can_be_asked(env: Env) -> None:
     leases.acquire(env).release()
     before = sorted(os.listdir(env.state))
     assert leases.locks_work(env)
+    assert leases.lock_notice(env) is None
     with another_holder(env):
         assert leases.locks_work(env)
     assert sorted(os.listdir(env.state)) == before
@@ -244,6 +245,8 @@ def test_without_locks_one_that_died_is_replaced_when_it_is_silent(
     dead = leases.acquire(env, who="dead")
     dead._stop.set()  # its heart stops, and it says nothing
     assert not leases.locks_work(env)
+    told = leases.lock_notice(env)
+    assert told is not None and told["code"] == "no-locks"
     assert "dead" in refused(env).message
     path = Path(env.state, "lease.json")
     there = path.stat().st_mtime - leases.TTL - 1

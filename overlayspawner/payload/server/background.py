@@ -38,6 +38,7 @@ _CODES = (
     "adopted",
     "base-changed",
     "home-moved",
+    "no-locks",
     "packages-missing",
     "packages-partial",
     "requirements-pending",
@@ -258,10 +259,12 @@ class Background:
     def _tell(self) -> None:
         """Replace our notices by what is true now."""
         from overlayspawner.payload import adopt
+        from overlayspawner.payload.lease import lock_notice
         from overlayspawner.payload.restore import restore_notice
 
         found = [*adopt.notices(self.context), *self._offers(), *self._image()]
-        for item in (restore_notice(self.context), self._adopted):
+        _, env = self.context.require()
+        for item in (lock_notice(env), restore_notice(self.context), self._adopted):
             if item is not None:
                 found.append(item)
         others = [item for item in self.context.notices if item.get("code") not in _CODES]
