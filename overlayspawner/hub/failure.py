@@ -113,7 +113,7 @@ def spawn_failure(
     safe:
         Offer safe mode: what the user installed may be the reason.
     """
-    url = _safe_url(spawner) if safe else ""
+    url = safe_url(spawner) if safe else ""
     plain = " ".join(part for part in (message, hint) if part)
     text = f"{plain} To start without the packages that you installed, open {url} ." if url else plain
     if tail:
@@ -134,7 +134,7 @@ def spawn_failure(
     return exception
 
 
-def _safe_url(spawner: Any) -> str:
+def safe_url(spawner: Any) -> str:
     """Return the address that starts a spawner's server in safe mode, ``""`` where there is no hub."""
     hub, name = getattr(spawner, "hub", None), getattr(spawner.user, "escaped_name", "")
     if hub is None or not name:

@@ -17,7 +17,7 @@ from jupyterhub.utils import make_ssl_context, maybe_future, url_path_join
 from traitlets import Bool, CaselessStrEnum, Float, HasTraits, List, Unicode, Union, validate
 
 from overlayspawner.hub import choice, config, progress, waiting
-from overlayspawner.hub.failure import config_failure
+from overlayspawner.hub.failure import config_failure, safe_url
 from overlayspawner.payload.contract import KINDS, LIFETIMES, OverlayError
 
 if TYPE_CHECKING:
@@ -344,9 +344,19 @@ class OverlaySpawnerMixin(HasTraits):
                 cafile=settings.get("internal_ssl_ca"),
             )
         url = url_path_join(self._overlay_url(ip, port), "api")
-        return await waiting.wait_until_up(
+        up = await waiting.wait_until_up(
             url, timeout=self._overlay_time_left(), ssl_context=context, until=until
         )
+        if not up and not (until is not None and until.done()) and self._overlay_choice is None:
+            # The hub goes on waiting by itself, and then says no more than that it took too long.
+            safe = safe_url(self)
+            if safe:
+                self._overlay_say(
+                    progress.SERVER,
+                    f"The server does not answer yet. If it never does: {safe} starts it without the "
+                    "packages that you installed.",
+                )
+        return up
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Give the phases of the spawn under way, for the spawn page."""

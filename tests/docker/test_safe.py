@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.docker.conftest import HOMES
-from tests.support.hub import RunningHub, xsrf
+from tests.support.hub import RunningHub, SpawnFailed, xsrf
 from tests.support.images import image
 from tests.support.index import LocalIndex
 
@@ -183,3 +183,11 @@ def test_a_container_that_is_kept_is_replaced_for_safe_mode(hub: RunningHub) -> 
     hub.start_server(user)  # the same container: what was asked for is done
     assert hub.engine.container(user).id == second
     assert server.overlay("status")["mode"] == "normal"
+
+
+def test_a_server_that_never_answers_offers_safe_mode(hub: RunningHub) -> None:
+    hub.configure("silent", cmd=["/bin/sh", "-c", "exec sleep 100"], http_timeout=2)
+    with pytest.raises(SpawnFailed) as failed:
+        hub.start_server("silent")
+    told = [str(event.get("message")) for event in failed.value.events]
+    assert [text for text in told if "/hub/spawn/silent?overlay=safe" in text], told
