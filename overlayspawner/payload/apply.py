@@ -387,7 +387,10 @@ class Job:
                 for name, d in overlay.items()
             },
             base={name: d.version for name, d in base.items()},
-            user_site={d.name: d.version for d in listing(user_site(self.ctx))},
+            # an isolated env does not see it
+            user_site={d.name: d.version for d in listing(user_site(self.ctx))}
+            if self.overlay.kind == "overlay"
+            else {},
             requested=[r.name for r in remaining if r.name],
             needed=needed,
             uninstalled=named,

@@ -215,8 +215,11 @@ class Yard:
         self.engine.run_in(volume, "/v", image(layout.image), f"chown {owner} /v")
         return volume
 
-    def start(self, layout: Layout, home: str = "", **spec: Any) -> Box:
-        """Start a container of a layout on a home (a volume), and wait until its command runs."""
+    def start(self, layout: Layout, home: str = "", *, variable: bool = True, **spec: Any) -> Box:
+        """Start a container of a layout on a home (a volume), and wait until its command runs.
+
+        ``variable=False`` leaves out the variable ``HOME`` that a layout with a user of its own needs.
+        """
         tag = image(layout.image)
         mounts = [{"path": layout.home, "ro": False}] if home else []
         made = Spec(mounts=mounts, **{"index_url": self.index.container_url, **spec})
@@ -230,7 +233,7 @@ class Yard:
             environment={
                 SPEC_ENV: made.to_json(),
                 "PIP_TRUSTED_HOST": self.index.container_host,
-                **({"HOME": layout.home} if layout.user else {}),
+                **({"HOME": layout.home} if layout.user and variable else {}),
             },
             volumes={**self._delivered(tag), **({home: {"bind": layout.home, "mode": "rw"}} if home else {})},
         )

@@ -158,3 +158,27 @@ def test_two_images_on_one_home(yard: Yard, one: str, other: str) -> None:
     finally:
         yard.stop(first)
         yard.stop(second)
+
+
+def test_nobody_s_home(yard: Yard) -> None:
+    """A user who is in no list and has no ``HOME``: the engine says ``/``. The command runs all the same."""
+    box = yard.start(LAYOUTS["py313"], variable=False)
+    try:
+        assert box.server["mode"] == "degraded"
+        assert "home-unwritable" in [n["code"] for n in box.server["notices"]]
+        assert box.kernel("import sys; print(sys.prefix)") == "/usr"
+    finally:
+        yard.stop(box)
+
+
+def test_a_home_that_passwd_does_not_know(yard: Yard) -> None:
+    """``HOME`` counts, as for every program; what ``/etc/passwd`` says stays empty."""
+    layout = LAYOUTS["py39"]
+    home = yard.home(layout)
+    box = yard.start(layout, home)
+    try:
+        assert box.sh("getent passwd 1000 | cut -d: -f6").strip() == "/home/user"
+        assert box.server["overlay"] == "/data/elsewhere/.overlay/default"
+        assert box.sh("ls -A /home/user | grep -c overlay || true").strip() == "0"
+    finally:
+        yard.stop(box)

@@ -22,6 +22,7 @@ from overlayspawner.payload.probe import Base
 from tests.payload.test_kernel import Kernel, notices, specs
 from tests.support.envs import (
     base,  # noqa: F401  (a fixture)
+    put,
     run_python,
     snapshot,
     uv_on_path,  # noqa: F401  (a fixture)
@@ -175,7 +176,9 @@ def test_nothing_persistent_at_all(start: Open) -> None:
     assert [n["code"] for n in start(mounts=[]).notices] == ["not-persistent"]
 
 
-def test_an_image_s_packages_are_not_said_to_satisfy(start: Open) -> None:
+def test_nothing_outside_an_isolated_env_satisfies_or_is_hidden(start: Open, home: Path, base: Base) -> None:  # noqa: F811
+    local = home / f".local/lib/python{base.version}/site-packages"
+    put(local, make_wheel(home / "wheels", "tinyleaf", "0.9"))
     plan = apply(start(kind="isolated"), "install", install=["tinyleaf"])["plan"]
     assert plan["satisfied_by_base"] == []
     assert plan["shadows"] == []
