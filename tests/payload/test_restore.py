@@ -15,8 +15,10 @@ import pytest
 from overlayspawner.payload import lockfile, mark, restore, revisions
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.context import Context
-from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.contract import OverlayError, Spec
 from overlayspawner.payload.dists import overlay_dists
+from overlayspawner.payload.lease import acquire
+from overlayspawner.payload.overlay import Overlay
 from overlayspawner.payload.probe import Base
 from tests.support.envs import (
     base,  # noqa: F401  (a fixture)
@@ -402,3 +404,81 @@ def test_secrets_stay_out_of_the_mark(here: Context, other_base: Base, index: Lo
                 continue
             assert b"s3cret" not in Path(path).read_bytes(), path
     assert revisions.ids(overlay) == [1]
+
+
+def ephemeral(ctx: Context, base: Base, local: Path) -> Context:  # noqa: F811
+    """The same overlay in a container that keeps packages to itself."""
+    home = Path(ctx.home)
+    overlay = Overlay(str(home / ".overlay" / "default"), lifetime="ephemeral", local=str(local))
+    local.mkdir(mode=0o700)
+    return Context(
+        spec=Spec(installer=ctx.spec.installer, index_url=ctx.spec.index_url, lifetime="ephemeral"),
+        base=base,
+        home=ctx.home,
+        runtime="",
+        payload=ctx.payload,
+        overlay=overlay,
+        env=overlay.create(base),
+        base_lock=base.lock(),
+    )
+
+
+def test_each_container_of_an_ephemeral_overlay_builds_its_own(
+    here: Context,
+    base: Base,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    first = ephemeral(here, base, tmp_path / "first")
+    install(first, "tinytree<2", "tinyscript")
+    shutil.rmtree(tmp_path / "first")
+    second = ephemeral(here, base, tmp_path / "second")
+    assert restore.wanted(second) is not None
+    overlay, env = second.require()
+    lock = lockfile.find(overlay, env)
+    assert lock is not None
+    assert lock.packages["tinyscript"].hashes
+    restore.restore(second)
+    assert versions(second) == {"tinytree": "1.0", "tinyscript": "1.0"}
+    assert restore.wanted(second) is None
+    # the persistent env beside it knows nothing of these packages, and would get them
+    assert versions(here) == {}
+    third = ephemeral(here, base, tmp_path / "third")
+    assert restore.wanted(third) is not None
+
+
+def test_one_that_was_killed_is_due_again(here: Context, other_base: Base) -> None:
+    install(here, "tinyscript")
+    there = on(here, other_base)
+    _, env = there.require()
+    mark.Mark.read(env).begin(env)
+    told = restore.restore_notice(there)
+    assert told is not None
+    assert told["code"] == "restoring"
+    assert restore.wanted(there) is not None
+    restore.restore(there)
+    assert restore.restore_notice(there) is None
+
+
+def test_another_change_does_not_pass_for_a_restore(here: Context, other_base: Base) -> None:
+    install(here, "tinyscript", "tinydata")
+    there = on(here, other_base)
+    apply(there, "uninstall", uninstall=["tinydata"])
+    assert restore.wanted(there) is not None
+    # one that resolves all lines does
+    install(there, "tinyextra")
+    assert set(versions(there)) >= {"tinyscript", "tinyextra"}
+    assert restore.wanted(there) is None
+    assert "tinyextra" in str(restore.wanted(here))
+    restore.restore(here)
+    assert set(versions(here)) == {"tinyscript", "tinyextra"}
+
+
+def test_while_another_changes_the_env_nothing_is_marked(here: Context, other_base: Base) -> None:
+    install(here, "tinyscript")
+    there = on(here, other_base)
+    _, env = there.require()
+    with acquire(env), pytest.raises(OverlayError) as e:
+        restore.restore(there)
+    assert e.value.code == "busy"
+    assert not os.path.exists(mark.path(env))
+    assert "not installed" in str(restore.wanted(there))
