@@ -39,6 +39,8 @@ from overlayspawner.payload.requirements import Requirement, Requirements, packa
 OnEvent = Callable[[dict[str, Any]], None]
 
 _LEASE_WAIT = 2.0
+_UNFINISHED = "unfinished "
+"""Before the name of an adoption in the snapshot: its lines and its snapshot may not be written yet."""
 _LOOK_BACK = 20
 """Revisions looked at to tell our own changes from others'."""
 
@@ -49,10 +51,9 @@ def needed(ctx: Context) -> bool:
     """Whether the env holds something else than after its last change. Opens one file; never raises."""
     if ctx.overlay is None or ctx.env is None:
         return False
-    try:
-        return snapshot.differs(ctx.env, snapshot.read(ctx.env))
-    except OSError:
-        return False
+    if snapshot.last_adoption(ctx.env).startswith(_UNFINISHED):
+        return True
+    return snapshot.differs(ctx.env, snapshot.read(ctx.env))
 
 
 def adopt(
@@ -147,16 +148,19 @@ class _Adoption:
         self._on_event = on_event
         self.overlay, self.env = ctx.require()
         self.base: dict[str, Dist] = {}
+        self.name = "adopt-" + os.urandom(8).hex()
 
     def run(self) -> dict[str, Any]:
         files.mark("adopt")
         before = snapshot.read(self.env)
-        known = self._finish_last(before)
+        wished = self._wished()
+        mark = snapshot.last_adoption(self.env)
+        quiet = before is not None and not snapshot.differs(self.env, before)
+        if before is not None and quiet and not wished and not mark.startswith(_UNFINISHED):
+            return self._nothing(before)
+        known = self._finish_last(before or {}, mark)
         found = overlay_dists(self.env)
         now = snapshot.take(self.env, known)
-        wished = self._wished()
-        if not wished and known == before and before is not None and not snapshot.differs(self.env, before):
-            return self._nothing(before)
         self.base = base_dists(self.ctx)
         for name in [name for name, dist in found.items() if is_partial(dist)]:
             now[name] = {**now[name], "partial": True}
@@ -171,17 +175,18 @@ class _Adoption:
         if plans.is_empty(plan) and not edits:
             if wished:
                 self._remember(current, found, {*wished}, ())
-            snapshot.write(self.env, now)
+            snapshot.write(self.env, now, adopted="")
             return self._nothing(now)
+        snapshot.write(self.env, known, adopted=_UNFINISHED + self.name)
         revision = self._record(plan, add, remove, {*arrived, *wished}, gone, found, now)
         self._say(plan)
         summary = revisions.summary(revision)
         return {"revision": {**summary, "changed": True}, "plan": plan, "missing": flagged(self.env, now)}
 
     def _nothing(self, now: snapshot.Snapshot) -> dict[str, Any]:
-        last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
+        last = {"id": (revisions.ids(self.overlay) or [0])[-1], "changed": False}
         empty = plans.build(new={}, overlay={}, base={})
-        return {"revision": {**last, "changed": False}, "plan": empty, "missing": flagged(self.env, now)}
+        return {"revision": last, "plan": empty, "missing": flagged(self.env, now)}
 
     # -- what is different ------------------------------------------------------------------------------
 
@@ -358,7 +363,6 @@ class _Adoption:
         found: Mapping[str, Dist],
         now: snapshot.Snapshot,
     ) -> dict[str, Any]:
-        name = "adopt-" + os.urandom(8).hex()
         lock = self.ctx.base_lock or self.ctx.base.lock()
         with overlay_lock(self.overlay):
             self.lease.check()
@@ -381,7 +385,7 @@ class _Adoption:
                             "after": [redact(r.text) for r in after.entries()],
                         },
                         "undo": "download",
-                        "change": name,
+                        "change": self.name,
                         "add": [redact(line) for line in add],
                         "remove": remove,
                         "touched": sorted(touched),
@@ -394,7 +398,7 @@ class _Adoption:
                 raise
             write(True)
             self._remember(after, found, touched, gone)
-        snapshot.write(self.env, now, adopted=name)
+        snapshot.write(self.env, now, adopted=self.name)
         return revision
 
     def _remember(
@@ -413,17 +417,11 @@ class _Adoption:
             last = last.with_added(line if fits else parse(f"{name}=={dist.version}", trusted=True))
         merge.save(self.overlay, last.to_text())
 
-    def _finish_last(self, known: Optional[snapshot.Snapshot]) -> snapshot.Snapshot:
+    def _finish_last(self, known: snapshot.Snapshot, mark: str) -> snapshot.Snapshot:
         """Finish an adoption that was stopped after its revision; return what is known now."""
-        content = dict(known or {})
-        last = revisions.latest(self.overlay) or {}
-        here = os.path.relpath(self.env.path, self.overlay.path)
-        if (
-            last.get("action") != "adopt"
-            or last.get("env") != here
-            or not last.get("change")
-            or last["change"] == snapshot.last_adoption(self.env)
-        ):
+        content = dict(known)
+        last = revisions.latest(self.overlay) or {} if mark.startswith(_UNFINISHED) else {}
+        if not last or last.get("action") != "adopt" or _UNFINISHED + str(last.get("change")) != mark:
             return content
         found = overlay_dists(self.env)
         self.base = base_dists(self.ctx)
