@@ -126,7 +126,13 @@ def _watch_ready(mark: str) -> None:
 def _note_base(context: Context, why: str) -> None:
     from overlayspawner.payload.kernelstack import write_notice
 
-    if why == "missing":
+    damage = context.env.damage() if context.env is not None else ""
+    if damage:
+        message = (
+            f"The overlay's environment is damaged ({damage}); this kernel sees the image's packages only."
+        )
+        hint = "Run `overlay doctor` in a terminal, or restart your server."
+    elif why == "missing":
         message = "The overlay's environment is gone or damaged; this kernel sees the image's packages only."
         hint = "Run `overlay doctor` in a terminal, or restart your server."
     else:

@@ -317,6 +317,25 @@ def kernel_script(context: Context, no_user_site: str) -> str:
         module = os.path.join(context.env.site_packages, KERNEL_MODULE)
         own = f"[ -f {shell_quote(module)} ] || python={base}\n"
     tail = f"{shell_quote(payload)} kernel --runtime {shell_quote(runtime)}"
+    whole = "whole() {\n"
+    # 67: not in a venv, as without its pyvenv.cfg
+    trial = "import sys; raise SystemExit(66 + (sys.prefix == sys.base_prefix))"
+    if context.env is not None:
+        # An env whose files break while the server runs. Only builtins: these are regular files, or are not
+        # read, and their first lines tell.
+        settings = shell_quote(os.path.join(context.env.path, "pyvenv.cfg"))
+        pth = shell_quote(os.path.join(context.env.site_packages, BASE_PTH))
+        whole += (
+            "    line=\n"
+            f"    [ -f {settings} ] && IFS= read -r line 2>/dev/null <{settings}\n"
+            "    case $line in home*) ;; *) return 1 ;; esac\n"
+            "    line='import site'\n"
+            f"    if [ -L {pth} ] || [ -e {pth} ]; then\n"
+            f"        line=; [ -f {pth} ] && IFS= read -r line 2>/dev/null <{pth}\n"
+            "    fi\n"
+            "    case $line in 'import site'*) ;; *) return 1 ;; esac\n"
+        )
+    whole += "    return 0\n}\n"
     # what Python runs before a program; ours adds a base that is a venv
     hooks = []
     roots = ['"${PYTHONUSERBASE:-$HOME/.local}"' + f"/lib/python{context.base.version}/site-packages"]
@@ -340,20 +359,22 @@ def kernel_script(context: Context, no_user_site: str) -> str:
         "    done\n"
         "    return 1\n"
         "}\n"
+        f"{whole}"
         "starts() {\n"
         "    limit=\n"
         f"    timeout -s KILL 9 true 2>/dev/null && limit='timeout -s KILL {PYTHON_TIMEOUT}'\n"
-        "    $limit \"$python\" $options -c 'raise SystemExit(66)' </dev/null >/dev/null 2>&1\n"
-        "    [ $? -eq 66 ]\n"
+        f'    $limit "$python" $options -c {shell_quote(trial)} </dev/null >/dev/null 2>&1\n'
+        f"    case $?$python in 66* | 67{base}) return 0 ;; *) return 1 ;; esac\n"
         "}\n"
         'if [ -e "$mark" ]; then\n'
         '    rm -f "$mark"\n'
         "    why=died\n"
-        'elif [ ! -x "$python" ]; then\n'
+        f'elif [ ! -f "$python" ] || [ ! -x "$python" ] || '
+        f'{{ [ "$python" != {base} ] && [ ! -L "$python" ]; }}; then\n'
         "    why=missing\n"
         "else\n"
         f"    {site}"
-        "    if hooks && ! starts; then\n"
+        "    if { hooks || ! whole; } && ! starts; then\n"
         f'        exec {base} -s $options {tail} --base python -- "$@"\n'
         "    fi\n"
         '    : >"$mark" 2>/dev/null\n'

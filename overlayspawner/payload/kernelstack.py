@@ -114,7 +114,7 @@ def import_stack(context: Context, mark: str, command: list[str]) -> None:
         # what shows the base to the env may be what is broken
         hidden = [d for d in context.base.site_dirs if d not in path]
         sys.path[:] = path + hidden
-    if hidden and context.env is not None:
+    if len(hidden) == len(context.base.site_dirs) and context.env is not None:
         culprit = os.path.join(context.env.site_packages, BASE_PTH)
     write_notice(
         context.runtime,
