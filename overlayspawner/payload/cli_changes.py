@@ -49,9 +49,16 @@ def add(verb: Any) -> None:
     )
     reset = verb("reset", _reset, "move everything aside and start over (`overlay undo` brings it back)")
     reset.add_argument("--yes", action="store_true", help="don't ask")
-    imported = verb("import", _import, "take over packages that were installed elsewhere")
+    imported = verb(
+        "import",
+        _import,
+        "take over packages that were installed elsewhere; without a source, list what there is",
+    )
     imported.add_argument(
-        "source", metavar="SOURCE", help="user-site (~/.local), or the path of an environment or a file"
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="user-site (~/.local), or the path of an environment or a file",
     )
     safe = verb("safe", _safe, "start the server without the overlay, the next time only")
     safe.add_argument("--off", action="store_true", help="take that back")
@@ -143,7 +150,24 @@ def _reset(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    return _run(options, "import", {"source": options.source})
+    if options.source is not None:
+        return _run(options, "import", {"source": options.source})
+    from overlayspawner.payload import importing
+
+    found = importing.found(cli_context.find(options.runtime, missing=True))
+    if options.json:
+        cli_output.as_json(found)
+        return 0
+    there = {"user-site": found["user_site"], **found["other_user_sites"]}
+    rows = [(path, "1 package" if n == 1 else f"{n} packages") for path, n in there.items() if n]
+    rows += [(path, "environment") for path in found["venvs"]]
+    rows += [(path, "conda environment") for path in found["conda"]]
+    cli_output.table(rows)
+    if not rows:
+        cli_output.lines(
+            ["There is nothing in your home to import. Files such as requirements.txt can be named."]
+        )
+    return 0
 
 
 def _safe(options: argparse.Namespace) -> int:

@@ -262,7 +262,7 @@ def test_json(overlay: Overlay) -> None:
         (("reset",), 2, "bad-request"),
         (("reset", "--json"), 2, "bad-request"),
         (("reset", "now"), 2, "usage"),
-        (("import",), 2, "usage"),
+        (("import", "nowhere"), 2, "bad-request"),
         (("safe", "3"), 2, "usage"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -29,6 +31,7 @@ from tests.support.envs import (
     env_snapshot,
     make_context,
     put,
+    run_child,
     run_python,
     snapshot,
     uv_on_path,  # noqa: F401  (a fixture)
@@ -275,6 +278,56 @@ def test_an_undo_does_not_bring_the_damage_back(ctx: Context) -> None:
     undo(ctx)
     assert overlay_dists(ctx.require()[1]) == {}
     assert_clean(ctx)
+
+
+KILLED = """
+import json, sys
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.apply import apply
+apply(Context.load(sys.argv[1]), "install", install=["tinyscript"])
+"""
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_change_that_was_killed(ctx: Context, tmp_path: Path, step: int) -> None:
+    (tmp_path / "server.json").write_text(ctx.to_json())
+    done = run_child(KILLED, str(tmp_path), fault=f"commit@{step}:kill")
+    assert done.returncode == -9, done.stderr
+    assert "unfinished" in complaints(ctx)
+    assert doctor.fix(ctx)
+    assert_clean(ctx)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_storage_that_is_small_or_runs_no_programs(
+    ctx: Context,
+    tmp_path: Path,
+    base: Base,  # noqa: F811
+) -> None:
+    place = tmp_path / "mounted"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "noexec,size=200m", "none", place], check=False
+    ).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        there = make_context(place / "home", base, index_url=ctx.spec.index_url)
+        assert "noexec" in complaints(there)["storage"]
+        subprocess.run(["mount", "-o", "remount,exec,size=2m", place], check=True)
+        assert "kB are free" in complaints(there)["storage"]
+        subprocess.run(["mount", "-o", "remount,exec,size=200m,nr_inodes=900", place], check=True)
+        assert "more files" in complaints(there)["storage"]
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_storage_without_locks(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (check,) = [c for c in doctor.examine(ctx) if c["name"] == "lease"]
+    assert check["ok"] and "can't lock files" in check["message"]
 
 
 def test_a_hand_edit_is_no_damage(ctx: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -404,3 +405,21 @@ def test_an_import_can_follow_other_changes(ctx: Context, tmp_path: Path) -> Non
     assert installed(ctx) == {"tinydata": "1.0", "tinyleaf": "2.0", "tinytree": "2.0"}
     assert list(left_out(result)) == ["tinytree"]
     assert importing.notices(ctx) == []
+
+
+def test_the_command_lists_what_there_is(home: Path, tmp_path: Path, pyz: str, index: LocalIndex) -> None:
+    environ = {"HOME": str(home), "PATH": "/usr/bin:/bin", "PIP_INDEX_URL": index.url}
+
+    def overlay(*argv: str) -> str:
+        command = [sys.executable, "-I", pyz, "cli", "import", *argv]
+        return subprocess.check_output(command, env=environ, text=True)
+
+    assert "nothing in your home" in overlay()
+    version = "{}.{}".format(*sys.version_info)
+    site = home / f".local/lib/python{version}/site-packages"
+    fill(site, make_wheel(tmp_path, "tinydata", "1.0"))
+    venv = make_venv(home / "mine", make_wheel(tmp_path, "tinyscript", "1.0"))
+    assert [line.split()[0] for line in overlay().splitlines()] == ["user-site", str(venv)]
+    assert json.loads(overlay("--json"))["venvs"] == [str(venv)]
+    assert not (home / ".overlay").exists()
+    assert "Installed tinyscript 1.0." in overlay(str(venv))
