@@ -160,6 +160,27 @@ def test_two_images_on_one_home(yard: Yard, one: str, other: str) -> None:
         yard.stop(second)
 
 
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+@pytest.mark.parametrize("name", ["py39", "py313", "py314"])
+def test_what_debian_s_packages_have(yard: Yard, name: str, installer: str) -> None:
+    """They lie in dist-packages; the oldest have an egg-info, as a file or a directory."""
+    layout = LAYOUTS[name]
+    box = yard.start(layout, yard.home(layout), installer=installer)
+    try:
+        assert box.new("install", "six", "pyyaml") == {}
+        assert box.base(WHERE.format("six")).startswith("/usr/lib/python3/dist-packages/")
+        assert box.env(WHERE.format("six")) == box.base(WHERE.format("six"))
+        if name == "py39":
+            plan = box.overlay("install", "six>=1.17")["plan"]
+            assert [(p["name"], p["hidden"]) for p in plan["shadows"]] == [("six", "1.16.0")]
+            assert box.env("import json, six; print(json.dumps(six.__version__))").startswith("1.17")
+            box.overlay("uninstall", "six")
+            assert box.env("import json, six; print(json.dumps(six.__version__))") == "1.16.0"
+        assert box.problems() == []
+    finally:
+        yard.stop(box)
+
+
 def test_nobody_s_home(yard: Yard) -> None:
     """A user who is in no list and has no ``HOME``: the engine says ``/``. The command runs all the same."""
     box = yard.start(LAYOUTS["py313"], variable=False)
