@@ -12,6 +12,12 @@ import os
 if False:  # for type checkers only: nothing but os is imported on the start path
     from collections.abc import Iterable
 
+WRITTEN_BACK = 120
+"""Seconds after which the kernel has written a file back: it begins after 30."""
+
+SINGLY = 200
+"""How many files and directories are flushed one by one."""
+
 _fault = os.environ.get("OVERLAYSPAWNER_FAULT", "")
 _mark, _, _fault = _fault.rpartition("@")
 _counting = not _mark
@@ -160,8 +166,9 @@ def overwrite(path: str, raw: bytes, *, size: int = 0) -> None:
 def sync_tree(path: str, paths: Iterable[str]) -> None:
     """Make files that others wrote durable, with the directories between them and ``path``.
 
-    Writing back is started for all of them first, so that the disk is waited for once rather than each time.
-    Files that can't be opened are left alone.
+    Files that were written minutes ago (an installer's cache linked them here) are left alone: the kernel has
+    written them back. To flush a file that is clean costs as much as one that is not, so that from some
+    number on the whole file system is flushed, once.
 
     Parameters
     ----------
@@ -174,18 +181,30 @@ def sync_tree(path: str, paths: Iterable[str]) -> None:
         The storage says that a file could not be written.
     """
     step("sync " + path)
+    try:
+        old = os.stat(path).st_mtime - WRITTEN_BACK
+    except FileNotFoundError:
+        return
     folders = {""}
     todo = []
     for name in paths:
-        todo.append(os.path.join(path, name))
+        full = os.path.join(path, name)
+        try:
+            if os.lstat(full).st_mtime > old:
+                todo.append(full)
+        except OSError:
+            continue
         folder = os.path.dirname(name)
         while folder not in folders:
             folders.add(folder)
             folder = os.path.dirname(folder)
+    if len(todo) + len(folders) > SINGLY and _sync_all(path):
+        return
+    # writing back is started for all of them first, so that the disk is waited for once rather than each time
     for how in (_start_writing, os.fsync):
-        for name in todo:
+        for full in todo:
             try:
-                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                fd = os.open(full, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError:
                 continue  # a link, or a file that nobody may read
             try:
@@ -196,11 +215,42 @@ def sync_tree(path: str, paths: Iterable[str]) -> None:
         fsync_dir(os.path.join(path, folder))
 
 
+def _sync_all(path: str) -> bool:
+    """Flush the file system that holds a path; return whether that was possible."""
+    try:
+        import ctypes
+
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (ImportError, AttributeError, OSError):
+        return False
+    try:
+        return bool(syncfs(fd) == 0)
+    finally:
+        os.close(fd)
+
+
 def _start_writing(fd: int) -> None:
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except (OSError, AttributeError):
         pass  # only advice
+
+
+def write_plain(path: str, data: str, mode: int = 0o644) -> None:
+    """Write a file that must not exist yet, where nobody looks before it is whole: in a stage.
+
+    Raises
+    ------
+    OSError
+        As the underlying calls.
+    """
+    step("write " + path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, data.encode("utf-8", "surrogateescape"))
+    finally:
+        os.close(fd)
 
 
 def discard(tmp: str) -> None:
@@ -308,18 +358,26 @@ def remove_tree(path: str) -> None:
     Links are removed, never followed.
     """
     try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            try:
-                names = os.listdir(path)
-            except PermissionError:
-                names = []
-            if names and not os.access(path, os.W_OK):
-                os.chmod(path, 0o700)  # packages do bring directories that can't be written
-            for name in names:
-                remove_tree(os.path.join(path, name))
-            os.rmdir(path)
-        else:
-            os.unlink(path)
+        os.unlink(path)
+        return
+    except OSError:
+        pass  # a directory, most likely; of the few calls per file that are needed, this is the first
+    try:
+        if not os.path.isdir(path) or os.path.islink(path):
+            return
+        try:
+            with os.scandir(path) as entries:
+                found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except PermissionError:
+            found = []
+        if found and not os.access(path, os.W_OK):
+            os.chmod(path, 0o700)  # packages do bring directories that can't be written
+        for inside, is_dir in found:
+            if is_dir:
+                remove_tree(inside)
+            else:
+                discard(inside)
+        os.rmdir(path)
     except OSError:
         pass
 
