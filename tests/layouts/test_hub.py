@@ -123,3 +123,21 @@ def test_isolated_pip_in_a_notebook(hub: RunningHub) -> None:
     assert not cell.error, cell
     assert not server.run_cell("import tinydata").error
     hub.stop_server(user)
+
+
+def test_a_kept_container_gathers_nothing(hub: RunningHub) -> None:
+    user = "kept"
+    hub.configure(user, overlay_lifetime="ephemeral", remove=False)
+    hub.start_server(user).install("tinyscript")
+    first = hub.engine.container(user).id
+    places = "ls -d /var/tmp/overlayspawner-env-* /tmp/overlayspawner-*"
+    before = hub.engine.container(user).exec_run(["sh", "-c", places]).output.split()
+    hub.stop_server(user)
+    server = hub.start_server(user)
+    container = hub.engine.container(user)
+    assert container.id == first
+    until(server, "tinyscript")
+    now = container.exec_run(["sh", "-c", places]).output.split()
+    assert len(now) == len(before) == 2
+    assert not set(now) & set(before)
+    hub.stop_server(user)
