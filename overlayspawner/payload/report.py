@@ -146,7 +146,7 @@ def sizes(context: Context) -> dict[str, int | None]:
     if context.overlay is None:
         return out
     try:
-        stat = os.statvfs(context.overlay.path)
+        stat = os.statvfs(context.env.path if context.env else context.overlay.path)
         out["free"] = stat.f_bavail * stat.f_frsize
     except OSError:
         pass
