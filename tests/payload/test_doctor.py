@@ -203,6 +203,18 @@ def test_each_fault_is_seen_and_mended(ctx: Context, fault: str) -> None:
     assert doctor.fix(ctx) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["module empty", "RECORD gone", "env missing"])
+def test_with_pip(ctx: Context, fault: str) -> None:
+    ctx.spec.installer = "pip"
+    make, name = FAULTS[fault]
+    make(Parts(ctx))
+    assert name in complaints(ctx)
+    doctor.fix(ctx)
+    assert_clean(ctx)
+    assert run_python(ctx, IMPORTS) == "1.0 1.1"
+
+
 def test_clean_after_ordinary_changes(ctx: Context) -> None:
     overlay, env = ctx.require()
     assert doctor.fix(ctx) == []

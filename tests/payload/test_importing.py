@@ -175,6 +175,16 @@ def test_nothing_of_it_can_be_installed(ctx: Context, tmp_path: Path) -> None:
     assert e.value.code == "no-such-package" and env_snapshot(ctx) == before
 
 
+@pytest.mark.slow
+def test_with_pip(ctx: Context, tmp_path: Path) -> None:
+    ctx.spec.installer = "pip"
+    names = {"tinytree": "1.0", "mineonly": "1.0", "tinyextra": "0.1"}
+    local(ctx, *(make_wheel(tmp_path, name, version) for name, version in names.items()))
+    result = import_packages(ctx, "user-site")
+    assert list(left_out(result)) == ["mineonly"]
+    assert installed(ctx) == {"tinytree": "1.0", "tinyextra": "1.0"}
+
+
 def test_a_venv_of_another_python_is_read_never_run(ctx: Context, tmp_path: Path) -> None:
     wheels = [
         make_wheel(tmp_path, "tinytree", "2.0", requires=["tinyleaf>=2"]),
