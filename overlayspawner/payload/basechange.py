@@ -90,6 +90,7 @@ def _tell(broken: list[str], found: Found) -> list[dict[str, str]]:
         text.append(
             f"Compiled in the image of that time, and perhaps to be built again: {_some(found.compiled)}."
         )
+        hints.append("What can't be imported any more: uninstall it, then install it again.")
     if found.spare:
         text.append(f"The image now has these as well, so that your copies could go: {_some(found.spare)}.")
         hints.append(f"To drop copies: overlay uninstall {' '.join(found.spare[:_SHOWN])}.")

@@ -38,7 +38,7 @@ class Fitting:
     Parameters
     ----------
     resolve:
-        ``resolve(lines, constraints, rebuild=…, build=…, dry=…)`` fills the stage, or raises
+        ``resolve(lines, constraints, rebuild=…, build=…, dry=…, offline=…)`` fills the stage, or raises
         :class:`OverlayError`.
     clear:
         Empties the stage.
@@ -96,6 +96,10 @@ class Fitting:
             return
         limits = list(pins) if exact else self._versions(lines, pins)
         error = self._attempt(lines, limits)
+        if error is not None and error.code in UNREACHABLE:
+            self._say("resolving", "The index can't be reached; perhaps all is on this machine already.")
+            if self._attempt(lines, limits, offline=True) is None:
+                return
         if error is None:
             return
         # Another file under the same name and version is refused for good: the pins stay. Else versions that

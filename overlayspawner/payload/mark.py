@@ -95,6 +95,8 @@ class Mark:
         """A restore ended with nothing changed."""
         self.state = "waiting" if error.code in WAITING else "pending"
         self.told = {"code": error.code, "message": error.message, "hint": error.hint}
+        if error.code == "cancelled":
+            self.told = None  # who did that knows
         self.write(env)
 
     def reached(self, env: Env, since: Since, failed: Sequence[dict[str, str]] = ()) -> None:

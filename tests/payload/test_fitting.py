@@ -15,10 +15,13 @@ from overlayspawner.payload.requirements import parse
 class Table:
     """An index: names to versions that can be had, and versions that must be built."""
 
-    def __init__(self, versions: dict[str, list[str]], *, sdists: Sequence[str] = (), **errors: str) -> None:
+    def __init__(
+        self, versions: dict[str, list[str]], *, sdists: Sequence[str] = (), away: bool = False, **errors: str
+    ) -> None:
         self.versions = versions
         self.sdists = sdists
         self.errors = errors
+        self.away = away
         self.stage: dict[str, str] = {}
         self.calls: list[dict[str, Any]] = []
         self.built: list[str] = []
@@ -27,6 +30,8 @@ class Table:
         self.calls.append({"lines": lines, "limits": limits, **how})
         pins = dict(limit.partition(" ")[0].split("==") for limit in limits)
         found = {}
+        if self.away and not how.get("offline"):
+            raise OverlayError("index-unreachable")
         for line in lines:
             name = parse(line).name
             if name in self.errors:
@@ -129,6 +134,13 @@ def test_an_index_that_is_away_is_not_asked_for_every_line() -> None:
         fit(table, names)
     assert e.value.code == "index-unreachable"
     assert len(table.calls) < 12
+
+
+def test_what_is_on_the_machine_needs_no_index() -> None:
+    table = Table({"a": ["1", "2"], "b": ["1"]}, away=True)
+    fit(table, "a b", ["a==1"])
+    assert table.stage == {"a": "1", "b": "1"}
+    assert [call.get("offline") for call in table.calls] == [None, True]
 
 
 def test_a_server_of_one_line_that_is_away() -> None:

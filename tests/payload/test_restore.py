@@ -222,6 +222,20 @@ def test_an_index_that_does_not_answer_is_waited_for(
     assert restore.restore_notice(again) is None
 
 
+def test_without_an_index_what_was_downloaded_before_is_enough(
+    here: Context, other_base: Base, tmp_path: Path
+) -> None:
+    if here.spec.installer == "pip":
+        pytest.skip("pip can't install anything without its index")
+    with LocalIndex(tmp_path / "own") as own:
+        here.spec.index_url = own.url
+        install(here, "tinyscript", "tinyextra")
+    there = on(here, other_base)
+    restore.restore(there)
+    assert versions(there) == {"tinyscript": "1.0", "tinyextra": "1.0"}
+    assert restore.wanted(there) is None
+
+
 def test_two_images_at_once(here: Context, other_base: Base) -> None:
     there = on(here, other_base)
     errors: list[BaseException] = []

@@ -36,6 +36,7 @@ class Installer(Protocol):
         rebuild: Sequence[str] = (),
         build: bool = True,
         dry: bool = False,
+        offline: bool = False,
         on_line: Optional[OnLine] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
@@ -58,6 +59,8 @@ class Installer(Protocol):
             Whether source distributions may be built.
         dry:
             Only find out whether it can be done; the stage stays as it is.
+        offline:
+            Only from what is on this machine already.
         on_line:
             Called with each line of the tool's output.
         cancel:

@@ -59,10 +59,14 @@ class Pip:
         rebuild: Sequence[str] = (),
         build: bool = True,
         dry: bool = False,
+        offline: bool = False,
         on_line: Optional[OnLine] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
         """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
+        if offline:
+            # its cache holds files, but not what the index says of them
+            raise OverlayError("index-unreachable", "pip can't install without its index.", status=502)
         env = pip_env(ctx)
         if rebuild:
             env["PIP_NO_CACHE_DIR"] = "1"  # its cache of wheels built here can't be left out for some names

@@ -53,6 +53,7 @@ class Uv:
         rebuild: Sequence[str] = (),
         build: bool = True,
         dry: bool = False,
+        offline: bool = False,
         on_line: Optional[OnLine] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
@@ -79,6 +80,7 @@ class Uv:
             argv += ["--refresh-package", name]
         argv += [] if build else ["--no-build"]
         argv += ["--dry-run"] if dry else []
+        argv += ["--offline"] if offline else []
         env = uv_env(ctx, cache_dir(ctx))
         result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
         if result.rc != 0 or result.cancelled:
