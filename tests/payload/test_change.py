@@ -233,6 +233,52 @@ def test_a_journal_without_inodes_is_undone_as_well(tmp_path: Path) -> None:
     assert look(tmp_path) == ("old", {})
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_a_journal_of_the_first_version_is_followed(done: bool, tmp_path: Path) -> None:
+    """It was a file that came and went."""
+    changes.prepare(str(tmp_path))
+    _, env = changes.places(str(tmp_path))
+    killed = KILLED_AFTER_REVISION + MAKE if done else MAKE
+    fault = "" if done else "commit@24:kill"
+    assert run_child("import os, sys\n" + killed, str(tmp_path), fault=fault).returncode == -9
+    journal = journals.read(env)
+    assert journal is not None
+    for key in ("anchor", "keep", "action"):
+        del journal[key]
+    journal["stage_inode"] = os.stat(os.path.join(env.state, journal["stage"])).st_ino
+    for name in ("journal", "reserve-0", "reserve-1", "reserve-2", "reserve-3"):
+        os.unlink(os.path.join(env.state, name))
+    Path(env.state, "journal.json").write_text(json.dumps({**journal, "schema": 1}) + "\n")
+    assert change.pending(env)
+    assert changes.mend(str(tmp_path)) == ("finished" if done else "undone")
+    assert look(tmp_path) == ("new" if done else "old", {})
+    assert state_of(tmp_path) == set()
+    assert not change.pending(env)
+
+
+def test_directories_that_hold_nothing_any_more_go(tmp_path: Path) -> None:
+    """Python would import them as namespace packages. They come back with what was in them."""
+    from tests.payload.faults import trees
+
+    root = str(tmp_path / "home")
+    trees.prepare(root)
+    _, env = trees.places(root)
+    site = Path(env.site_packages)
+    trees.change(root, {"ghost": {"ghost/deep/a.py": "", "ghost/b.py": ""}})
+    (site / "ghost/cache/empty").mkdir(parents=True)
+    (site / "ghost/deep/__pycache__").mkdir()
+    (site / "ghost/deep/__pycache__/a.cpython-311.pyc").write_text("")
+    (site / "ghost/__pycache__").mkdir()
+    (site / "ghost/__pycache__/long_gone.cpython-311.pyc").write_text("")
+    trees.change(root, {}, ("ghost",))
+    assert not (site / "ghost").exists()
+    trees.take_back(root)
+    assert (site / "ghost/deep/a.py").exists()
+    (site / "ghost/notes.txt").write_text("mine")
+    trees.bring_back(root)
+    assert [p.name for p in (site / "ghost").iterdir() if p.name != "cache"] == ["notes.txt"]
+
+
 KILLED_AFTER_REVISION = """
 from overlayspawner.payload import revisions
 write = revisions.write

@@ -72,3 +72,30 @@ def test_remove_tree_does_not_follow_links(tmp_path: Path) -> None:
     files.remove_tree(str(tree))
     assert not tree.exists()
     assert (outside / "precious").exists()
+
+
+@pytest.mark.parametrize("singly", [0, 100])
+def test_trees_are_flushed_one_by_one_or_at_once(
+    singly: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "new").write_text("new")
+    (tmp_path / "deep" / "old").write_text("old")
+    os.utime(tmp_path / "deep" / "old", (1_600_000_000, 1_600_000_000))
+    (tmp_path / "link").symlink_to("deep")
+    flushed = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        flushed.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(files, "SINGLY", singly)
+    files.sync_tree(str(tmp_path), ["deep/new", "deep/old", "link", "missing"])
+    assert sorted(flushed) == ([".", "deep", "deep/new"] if singly else [])
+    # where that can't be done for the whole file system
+    monkeypatch.setattr(files, "_sync_all", lambda path: False)
+    flushed.clear()
+    files.sync_tree(str(tmp_path), ["deep/new"])
+    assert sorted(flushed) == [".", "deep", "deep/new"]
