@@ -10,7 +10,7 @@ import os
 
 from overlayspawner.payload import files, kernelspec, oneshot
 from overlayspawner.payload.contract import Spec, notice
-from overlayspawner.payload.overlay import Overlay, make_local
+from overlayspawner.payload.overlay import Overlay, is_under, make_local
 from overlayspawner.payload.probe import Base
 
 
@@ -83,6 +83,15 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
         found.notices.append(problem)
     found.user_kernel = kernelspec.user_kernel(home)
     path = overlay_path(spec, home)
+    if os.geteuid() == 0 and _leads_out(spec, path, home):
+        found.notices.append(
+            notice(
+                "damaged-file",
+                f"{path} is a link that leads out of your home directory: root does not follow it.",
+                "Replace it by a directory, then restart your server.",
+            )
+        )
+        return found
     if oneshot.wanted(spec, path) and _take_safe(spec, base, path, found):
         found.mode = "safe"
         found.notices.append(notice("safe-mode"))
@@ -132,6 +141,21 @@ def _take_safe(spec: Spec, base: Base, path: str, found: Found) -> bool:
             )
         )
         return spec.safe
+
+
+def _leads_out(spec: Spec, path: str, home: str) -> bool:
+    """Whether links lead from the overlay's place to another one than the storage that it belongs to.
+
+    A user may have made them; with the rights of root they would reach what is not that user's. In a home of
+    root's own they are root's.
+    """
+    try:
+        if os.stat(home).st_uid == 0:
+            return False
+    except OSError:
+        return False
+    root = home if spec.path.startswith("~/") else storage_root(spec, home)
+    return not os.path.isabs(spec.path) and root != "/" and not is_under(path, root)
 
 
 def _is_lost(spec: Spec, home: str) -> bool:

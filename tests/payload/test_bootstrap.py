@@ -368,3 +368,31 @@ def test_wrappers_for_the_image_s_own_commands(open_overlay) -> None:
         [context.runtime + "/wrappers/pytest", "--version"], capture_output=True, text=True, check=True
     )
     assert "pytest" in out.stdout
+
+
+@pytest.mark.parametrize("link", [".overlay", ".overlay/default"])
+@pytest.mark.parametrize(("uid", "mode"), [(0, "degraded"), (1000, "normal")])
+def test_root_follows_no_link_out_of_the_home(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, uid: int, mode: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (home / link).parent.mkdir(exist_ok=True)
+    (home / link).symlink_to(elsewhere)
+    if os.getuid() == 0:
+        os.chown(home, 1000, 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    found = bootstrap.open_storage(Spec(), probe(), str(home))
+    assert found.mode == mode
+    assert bool(os.listdir(elsewhere)) == (uid != 0)
+    assert [n["code"] for n in found.notices] == ([] if uid else ["damaged-file"])
+
+
+def test_root_follows_links_within_the_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "big-disk").mkdir()
+    (home / ".overlay").symlink_to("big-disk")
+    if os.getuid() == 0:
+        os.chown(home, 1000, 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert bootstrap.open_storage(Spec(), probe(), str(home)).mode == "normal"
+    assert (home / "big-disk/default/overlay.json").is_file()
