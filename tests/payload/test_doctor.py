@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import fcntl
 import os
@@ -16,11 +17,12 @@ import pytest
 from overlayspawner.payload import adopt, doctor, revisions, space
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.context import Context
-from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.contract import OverlayError, Spec
 from overlayspawner.payload.dists import overlay_dists, user_site
 from overlayspawner.payload.doctor import surroundings
 from overlayspawner.payload.follow import Follower
 from overlayspawner.payload.lease import acquire
+from overlayspawner.payload.overlay import Overlay
 from overlayspawner.payload.probe import Base
 from overlayspawner.payload.reset import reset
 from overlayspawner.payload.restore import restore
@@ -201,6 +203,36 @@ def test_each_fault_is_seen_and_mended(ctx: Context, fault: str) -> None:
     assert run_python(ctx, IMPORTS) == "1.0 1.1"
     assert Path(ctx.require()[0].requirements).read_text() == "tinytree<2\ntinydata\n"
     assert doctor.fix(ctx) == []
+
+
+@pytest.mark.parametrize(("kind", "lifetime"), [("isolated", "persistent"), ("overlay", "ephemeral")])
+@pytest.mark.parametrize("fault", ["no interpreter", "no site-packages", "pip empty"])
+def test_other_kinds_and_lifetimes(
+    ctx: Context,
+    tmp_path: Path,
+    base: Base,  # noqa: F811
+    fault: str,
+    kind: str,
+    lifetime: str,
+) -> None:
+    overlay = Overlay(
+        str(tmp_path / "other"),
+        kind=kind,
+        lifetime=lifetime,
+        local=str(tmp_path / "local") if lifetime == "ephemeral" else "",
+    )
+    (tmp_path / "local").mkdir()
+    other = copy.copy(ctx)
+    other.spec = Spec(kind=kind, lifetime=lifetime, index_url=ctx.spec.index_url)
+    other.overlay, other.env = overlay, overlay.create(base)
+    apply(other, "install", install=["tinytree<2"])
+    assert_clean(other)
+    make, name = FAULTS[fault]
+    make(Parts(other))
+    assert name in complaints(other)
+    doctor.fix(other)
+    assert_clean(other)
+    assert run_python(other, "import tinytree; print(tinytree.__version__)") == "1.0"
 
 
 @pytest.mark.slow
