@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import events, lockfile, merge, removal, revisions
+from overlayspawner.payload import adopt, events, lockfile, merge, removal, revisions
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import Commit, edited, repair
 from overlayspawner.payload.context import Context
@@ -162,6 +163,9 @@ class Job:
         if state != "clean":
             self.events.say("resolving", f"An earlier change had been interrupted; it was {state}.")
         self.events.check_cancel()
+        with contextlib.suppress(OSError):
+            # what other tools did before is not this change's doing
+            adopt.settle(self.ctx, lease)
         before = Requirements.read(self.overlay.requirements)
         since = Since(self.overlay, self.ctx)
         overlay = overlay_dists(self.env)
