@@ -21,7 +21,7 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, overlay_dists
 from overlayspawner.payload.overlay import Env, Overlay
-from overlayspawner.payload.pylock import Lock, Locked, clean, dumps, read
+from overlayspawner.payload.pylock import Lock, Locked, clean, dumps, read, remember
 
 __all__ = ["Lock", "Locked", "compiled_here", "find", "others", "path", "read", "stale", "write"]
 
@@ -33,15 +33,12 @@ def path(overlay: Overlay, env: Env) -> str:
 
 def find(overlay: Overlay, env: Env) -> Optional[Lock]:
     """Return the lock of an env: its own, or the copy of it; ``None`` when neither can be read."""
-    best: Optional[Lock] = None
     for file in (env.lock_file, path(overlay, env)):
         try:
-            lock = read(file)
+            return read(file)
         except (OSError, OverlayError):
             continue
-        if best is None or lock.revision > best.revision:
-            best = lock
-    return best
+    return None
 
 
 def others(overlay: Overlay, env: Env) -> list[Lock]:
@@ -107,6 +104,7 @@ def write(
                 # on another file system: an env that lives in the container
                 files.discard(tmp)
                 files.write_atomic(target, text, sync=False)
+            remember(target, lock)
     except (OSError, OverlayError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return True
@@ -126,24 +124,25 @@ def _collect(ctx: Context, overlay: Overlay, env: Env, origins: Mapping[str, Map
         base={"key": ctx.base.key, "lock": ctx.base_lock or ctx.base.lock()}, python=ctx.base.full_version
     )
     known: dict[str, Locked] = {}
-    for other in [*others(overlay, env), find(overlay, env) or Lock()]:
+    own = find(overlay, env) or Lock()
+    for other in [*others(overlay, env), own]:
         known.update(
             (name, item) for name, item in other.packages.items() if item.sources and not item.direct
         )
     unknown = []
     for name, dist in overlay_dists(env).items():
-        item = Locked(name, dist.version, compiled=compiled_here(dist))
+        compiled, direct = _facts(dist)
+        item = Locked(name, dist.version, compiled=compiled)
         lock.packages[name] = item
         before = known.get(name)
-        direct = _direct(dist)
         if direct is not None:
             item.sources = direct
         elif name in origins:
             item.sources = clean(origins[name])
         elif before is not None and before.version == dist.version:
             item.sources = before.sources
-        else:
-            unknown.append(item)
+        elif name not in own.packages or own.packages[name].version != dist.version:
+            unknown.append(item)  # asked once: what was not known then is not known now
     if unknown:
         _ask(ctx, unknown)
     return lock
@@ -164,6 +163,22 @@ def _ask(ctx: Context, items: list[Locked]) -> None:
             found.update(ask(ctx, [item.pin(hashes=False)]))
     for item in items:
         item.sources = clean(found.get(item.name) or {})
+
+
+_read: dict[str, tuple[tuple[int, int], bool, Optional[dict[str, Any]]]] = {}
+
+
+def _facts(dist: Dist) -> tuple[bool, Optional[dict[str, Any]]]:
+    """Whether it was compiled here, and its source; read once for as long as its metadata stays."""
+    try:
+        info = os.stat(dist.path)
+        mark = (info.st_ino, info.st_mtime_ns)
+    except OSError:
+        return compiled_here(dist), _direct(dist)
+    found = _read.get(dist.path)
+    if found is None or found[0] != mark:
+        found = _read[dist.path] = (mark, compiled_here(dist), _direct(dist))
+    return found[1], found[2]
 
 
 def compiled_here(dist: Dist) -> bool:

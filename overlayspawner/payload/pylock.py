@@ -6,6 +6,7 @@ No credentials pass through here in either direction: URLs lose their user, quer
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,10 @@ class Lock:
     revision: int = 0
     packages: dict[str, Locked] = field(default_factory=dict)
 
+    def copy(self) -> Lock:
+        """Return a copy whose tables may be changed."""
+        return Lock(dict(self.base), self.python, self.revision, dict(self.packages))
+
 
 def loads(text: str) -> dict[str, Any]:
     """Read TOML with what this Python has: ``tomllib``, ``tomli``, or pip's copy of it.
@@ -121,7 +126,33 @@ def read(file: str) -> Lock:
         See :func:`loads`; ``damaged-file`` also when it is no lock.
     """
     with open(file, encoding="utf-8", errors="replace") as f:
+        stamp = _stamp(f.fileno())
+        known = _known.get(file)
+        if known is not None and known[0] == stamp:
+            return known[1].copy()
         data = loads(f.read(_LARGEST))
+    out = _parse(data)
+    _known[file] = (stamp, out.copy())
+    return out
+
+
+_known: dict[str, tuple[tuple[int, ...], Lock]] = {}
+
+
+def _stamp(target: int | str) -> tuple[int, ...]:
+    info = os.stat(target)
+    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
+
+
+def remember(file: str, lock: Lock) -> None:
+    """Keep what was just written to a file, so that the next :func:`read` need not parse it."""
+    try:
+        _known[file] = (_stamp(file), lock.copy())
+    except OSError:
+        _known.pop(file, None)
+
+
+def _parse(data: dict[str, Any]) -> Lock:
     try:
         own = _table(_table(data.get("tool")).get("overlayspawner"))
         revision = own.get("revision", 0)

@@ -152,18 +152,20 @@ class Stage:
                 continue
             self._stubs[folder] = dist.name
             names = ["METADATA", _STUB, "RECORD"]
-            files.symlink(dist.metadata_file(), os.path.join(path, "METADATA"))
+            files.symlink(dist.metadata_file(), f"{path}/METADATA")
+            try:
+                there = set(os.listdir(dist.path))
+            except OSError:
+                there = set()
             for name in ("INSTALLER", "WHEEL", "direct_url.json", "uv_cache.json"):
-                source = os.path.join(dist.path, name)
-                if os.path.exists(source):
-                    files.symlink(source, os.path.join(path, name))
+                if name in there:
+                    files.symlink(f"{dist.path}/{name}", f"{path}/{name}")
                     names.append(name)
             if "WHEEL" not in names:
-                files.write_atomic(os.path.join(path, "WHEEL"), _STUB_WHEEL, sync=False)
+                files.write_plain(f"{path}/WHEEL", _STUB_WHEEL)
                 names.append("WHEEL")
-            files.symlink("METADATA", os.path.join(path, _STUB))
-            record = "".join(f"{folder}/{name},,\n" for name in names)
-            files.write_atomic(os.path.join(path, "RECORD"), record, sync=False)
+            files.symlink("METADATA", f"{path}/{_STUB}")
+            files.write_plain(f"{path}/RECORD", "".join(f"{folder}/{name},,\n" for name in names))
 
     def _is_stub(self, folder: str) -> bool:
         return folder in self._stubs and os.path.lexists(os.path.join(self.site, folder, _STUB))

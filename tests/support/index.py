@@ -76,13 +76,16 @@ class LocalIndex:
         Where its packages are written.
     recipes:
         Whether to build the packages of :mod:`tests.index.recipes`; :meth:`add` adds others.
+    fresh:
+        Seconds for which clients may keep what they got; PyPI says 600. 0: nothing is said.
     """
 
     user = "reader"
     password = "p@ss/word+1"
 
-    def __init__(self, directory: Path, *, recipes: bool = True) -> None:
+    def __init__(self, directory: Path, *, recipes: bool = True, fresh: int = 0) -> None:
         self.directory = Path(directory)
+        self.fresh = fresh
         self.requests: list[Request] = []
         self.projects: dict[str, list[_File]] = {}
         self.files: dict[str, _File] = {}
@@ -322,6 +325,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(raw)))
+            if self.local.fresh and status == 200:
+                self.send_header("Cache-Control", f"max-age={self.local.fresh}, public")
             for key, value in (headers or {}).items():
                 self.send_header(key, value)
             self.end_headers()
