@@ -64,15 +64,13 @@ def phase(seen: dict[str, Any], answered: bool) -> str:
 
 def test_docker_kill_in_a_real_installation(real: Boxes, record_property: Any) -> None:
     home = real.home("learn")
-    began = time.monotonic()
     # fills uv's cache, which stays in the home
     assert real.overlay(home, "install", "scikit-learn", timeout=600)["rc"] == 0
     assert real.overlay(home, "uninstall", "scikit-learn")["rc"] == 0
     box = real.start(home, "patiently", words=["install", "scikit-learn"])
-    box.until("up")
-    began = time.monotonic()
-    assert box.wait()[-1]["rc"] == 0
-    whole = time.monotonic() - began
+    answer = box.wait()[-1]
+    assert answer["rc"] == 0
+    whole = answer["took"]
     box.remove()
     assert real.overlay(home, "uninstall", "scikit-learn")["rc"] == 0
     choose = random.Random(KILLS)
@@ -84,9 +82,11 @@ def test_docker_kill_in_a_real_installation(real: Boxes, record_property: Any) -
         box.until("up")
         time.sleep(after)
         box.kill()
-        answered = any("rc" in line for line in box.lines())
+        answered = [line["took"] for line in box.lines() if "took" in line]
+        # the machine is faster and slower at times
+        whole = answered[0] if answered else max(whole, after)
         box.remove()
-        where = phase(real.look(home), answered)
+        where = phase(real.look(home), bool(answered))
         mended = real.overlay(home, "doctor", "--fix")
         assert mended["rc"] == 0, (number, after, where, mended)
         seen = real.look(home, *modules)

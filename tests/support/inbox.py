@@ -76,8 +76,9 @@ def one(words: list[str], fault: str = "") -> None:
 def patiently(words: list[str]) -> None:
     """Run one command, again for as long as another one is busy."""
     say(up=True)
+    began = time.monotonic()
     rc, data = patient(*words, tries=300)
-    say(rc=rc, **data)
+    say(took=time.monotonic() - began, rc=rc, **data)
 
 
 def halting(words: list[str], fault: str) -> None:
