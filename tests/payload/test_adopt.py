@@ -267,8 +267,10 @@ def test_our_own_changes_are_told_from_others_without_a_snapshot(ctx: Context) -
 def test_a_change_of_ours_does_not_swallow_what_another_tool_did(ctx: Context) -> None:
     pip(ctx, "install", "tinydata")
     apply(ctx, "install", install=["tinytree"])
-    adopt.adopt(ctx)
     assert sorted(lines(ctx)) == ["tinydata", "tinytree"]
+    overlay, _ = ctx.require()
+    assert [r["action"] for r in revisions.list_revisions(overlay)] == ["install", "adopt"]
+    assert not adopt.adopt(ctx)["revision"]["changed"]
 
 
 def test_what_interrupted_tools_leave_is_told(ctx: Context) -> None:
