@@ -30,6 +30,10 @@ EXTENSIONS = {
 }
 
 
+WRITERS_OWN = ("journal", "reserve-", "set-aside", "spare", "base.json", "snapshot.json")
+"""Made by an env's first writer, whether or not it changes anything."""
+
+
 class RunningServer(Server):
     """A server process.
 
@@ -118,12 +122,20 @@ class RunningServer(Server):
             raise
 
     def snapshot(self) -> dict[str, str]:
-        """Every file of the overlay but the lease's, with its content, to compare before and after."""
+        """Everything of the overlay with its content, to compare before and after.
+
+        What a writer keeps for itself is left out, unless it says that something was begun and not finished.
+        """
         out = {}
         for path in sorted(self.overlay_path.rglob("*")):
             if path.name in ("lease.json", "lock", ".lock"):
                 continue
-            if path.is_symlink():
+            if path.parent.name == ".overlay" and path.name.startswith(WRITERS_OWN):
+                if path.name == "journal" and path.read_bytes().split()[3] != b"none":
+                    out[str(path)] = "open"
+                if path.is_dir() and os.listdir(path):
+                    out[str(path)] = str(sorted(os.listdir(path)))
+            elif path.is_symlink():
                 out[str(path)] = f"link to {os.readlink(path)}"
             elif path.is_file():
                 out[str(path)] = path.read_bytes().hex()
