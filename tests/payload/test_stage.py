@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.dists import Dist, details, listing, record
+from overlayspawner.payload.dists import Dist, details, listing, record, record_rows
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.probe import Base
 from overlayspawner.payload.removal import owned_files
