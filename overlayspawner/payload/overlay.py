@@ -245,7 +245,7 @@ def make_local(environ: Mapping[str, str], home: str) -> str:
     for parent in sorted(parents, key=_no_programs):  # stable: the order counts among equals
         path = os.path.join(parent, LOCAL_PREFIX + os.urandom(8).hex())
         try:
-            os.mkdir(path, 0o700)
+            files.mkdir(path, 0o700)
         except OSError as e:
             error = e
             continue
