@@ -43,7 +43,6 @@ START_MODULES = (
     "overlayspawner.payload.runtime",
     "overlayspawner.payload.context",
     "overlayspawner.payload.oneshot",
-    "overlayspawner.payload.oneshot",
     "overlayspawner.payload.storage",
     "overlayspawner.payload.deadline",
     "overlayspawner.payload.bootstrap",

@@ -52,7 +52,7 @@ def test_the_start_is_the_zip_s() -> None:
     size, magic, codes, modules = marshal.loads(built.start)
     assert size == len(built.zip)
     assert magic == importlib.util.MAGIC_NUMBER
-    assert len(marshal.loads(codes)) == len(modules)
+    assert len(marshal.loads(codes)) == len(modules) == len({name for name, *_ in modules})
     with zipfile.ZipFile(io.BytesIO(built.zip)) as archive:
         for _, path, _, text in modules:
             assert archive.read(path).decode() == text
