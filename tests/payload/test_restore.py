@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.envs import (
     env_snapshot,
     make_base,
     make_context,
+    other_pythons,
     run_python,
     uv_on_path,  # noqa: F401  (a fixture)
 )
@@ -117,6 +119,30 @@ def test_the_lock_decides_versions(
     finally:
         index.projects["tinypre"].pop()
         del index.files["tinypre-1.5-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize("interpreter", other_pythons()[::3] or [""])  # a few minutes otherwise
+def test_another_python(here: Context, tmp_path: Path, interpreter: str) -> None:
+    if not interpreter:
+        pytest.skip("this machine has one Python only")
+    tag = "cp{}{}-none-any".format(*sys.version_info[:2])
+    with LocalIndex(tmp_path / "own") as own:
+        own.add(make_wheel(tmp_path, "tinyabi", "1.0", tag=tag))
+        here.spec.index_url = own.url
+        install(here, "tinyabi", "tinydata")
+        # both get newer versions; the lock's of tinydata will do, that of tinyabi has nothing for this Python
+        own.add(make_wheel(tmp_path, "tinyabi", "1.1"))
+        own.add(make_wheel(tmp_path, "tinydata", "1.1"))
+        before = env_snapshot(here)
+        there = on(here, make_base(tmp_path / "image", interpreter=interpreter))
+        _forget_cache(there)
+        result = restore.restore(there)
+        assert result["plan"]["failed"] == []
+        assert versions(there)["tinyabi"] == "1.1"
+        assert versions(there)["tinydata"] == "1.0"
+        assert run_python(there, "import tinyabi, tinydata; print(tinyabi.__version__)") == "1.1"
+        assert env_snapshot(here) == before
+        assert restore.wanted(here) is None
 
 
 def test_a_version_that_is_gone_makes_room_for_another(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -36,10 +37,24 @@ def put(site: Path, wheel: Path) -> None:
         archive.extractall(site)
 
 
-def make_base(directory: Path, wheels: Iterable[Path] = ()) -> Base:
+def other_pythons() -> list[str]:
+    """Return Pythons of other versions that this machine has beside the one that runs the tests."""
+    beside = sorted(Path(sys.base_prefix).parent.glob("*/bin/python3"))
+    named = [shutil.which(f"python3.{minor}") for minor in range(9, 20)]
+    check = "import sys, venv, ensurepip; print(sys.version_info >= (3, 9), *sys.version_info[:2])"
+    out: dict[str, str] = {}
+    for path in [*map(str, beside), *filter(None, named)]:
+        done = subprocess.run([path, "-I", "-c", check], capture_output=True, text=True, check=False)
+        fits, _, version = done.stdout.strip().partition(" ")
+        if fits == "True" and version != "{} {}".format(*sys.version_info[:2]):
+            out.setdefault(version, path)
+    return list(out.values())
+
+
+def make_base(directory: Path, wheels: Iterable[Path] = (), *, interpreter: str = sys.executable) -> Base:
     """Make a venv with pip that serves as an image's Python; return its description."""
     python = directory / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+    subprocess.run([interpreter, "-m", "venv", str(directory)], check=True)
     out = subprocess.run([str(python), "-I", "-c", _PROBE], check=True, capture_output=True, text=True)
     base = Base.from_dict(json.loads(out.stdout))
     for wheel in wheels:
