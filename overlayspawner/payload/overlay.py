@@ -245,11 +245,10 @@ def make_local(environ: Mapping[str, str], home: str) -> str:
     for parent in sorted(parents, key=_no_programs):  # stable: the order counts among equals
         path = os.path.join(parent, LOCAL_PREFIX + os.urandom(8).hex())
         try:
-            files.mkdir(path, 0o700)
+            if files.mkdir(path, 0o700):
+                return path
         except OSError as e:
             error = e
-            continue
-        return path
     raise error
 
 
