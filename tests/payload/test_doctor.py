@@ -325,10 +325,18 @@ def test_an_undo_does_not_bring_the_damage_back(ctx: Context) -> None:
 
 
 KILLED = """
-import json, sys
+import sys
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.apply import apply
 apply(Context.load(sys.argv[1]), "install", install=["tinyscript"])
+"""
+
+
+KILLED_RESET = """
+import sys
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.reset import reset
+reset(Context.load(sys.argv[1]))
 """
 
 
@@ -340,6 +348,22 @@ def test_a_change_that_was_killed(ctx: Context, tmp_path: Path, step: int) -> No
     assert "unfinished" in complaints(ctx)
     assert doctor.fix(ctx)
     assert_clean(ctx)
+
+
+@pytest.mark.parametrize("step", [2, 8, 12])
+def test_a_reset_that_was_killed(ctx: Context, tmp_path: Path, step: int) -> None:
+    (tmp_path / "server.json").write_text(ctx.to_json())
+    done = run_child(KILLED_RESET, str(tmp_path), fault=f"swap@{step}:kill")
+    assert done.returncode == -9, done.stderr
+    overlay, env = ctx.require()
+    for path in Path(overlay.path).glob("*.tmp"):
+        os.utime(path, (1, 1))  # of this very moment it might be another server's
+    assert "unfinished" in complaints(ctx)
+    doctor.fix(ctx)
+    assert_clean(ctx)
+    there = set(overlay_dists(env))
+    assert there in (set(), {"tinytree", "tinydata"})
+    assert Path(overlay.requirements).read_text() == ("tinytree<2\ntinydata\n" if there else "")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

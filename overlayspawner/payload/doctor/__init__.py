@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Optional
 
-from overlayspawner.payload import adopt, lease
+from overlayspawner.payload import adopt, lease, swap
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.doctor import content, frame, moved, records, surroundings
@@ -44,6 +44,9 @@ def examine(context: Context, *, say: Optional[Say] = None) -> list[Check]:
     if overlay is None:
         return [_no_overlay(context)]
     checks = [check("overlay", True, f"It is at {overlay.path}."), surroundings.storage(overlay)]
+    if swap.pending(overlay.path):
+        # half of one and half of the other: there is no sense in looking any closer
+        return [*checks, check("unfinished", False, "A reset was interrupted in the middle.", FIX)]
     env = overlay.env(context.base)
     checks.append(frame.env_check(context, overlay, env))
     if not os.path.isdir(env.site_packages):
@@ -138,6 +141,11 @@ def fix(context: Context, *, say: Optional[Say] = None) -> list[str]:
             return []
         done.append(f"What stood in the place of {overlay.path} was moved aside.")
     context.overlay = overlay
+    try:
+        if swap.mend(overlay):
+            done.append("A reset that was interrupted is finished or undone.")
+    except OSError as e:
+        raise lease.storage_error(e) from e
     env = overlay.env(context.base)
     tell = say or (lambda text: None)
     done += records.mend_overlay(context, overlay)
