@@ -56,6 +56,7 @@ def operation(name: str) -> Operation:
     return Operation(name, prepare, act, trees.mend, trees.look, left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_stopped_at_every_write(name: str, where: Path) -> None:
     tally = sweep(operation(name), where)
@@ -64,6 +65,7 @@ def test_stopped_at_every_write(name: str, where: Path) -> None:
     assert tally["new"] > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["every kind of move", "undo every kind of move"])
 @pytest.mark.parametrize("written", [False, True])
 def test_a_repair_stopped_at_every_write(name: str, written: bool, where: Path) -> None:

@@ -65,6 +65,7 @@ def give_inodes(root: str, inodes: dict[int, int]) -> None:
         journal.write(env, entry)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_power_cut(name: str, where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before_acts, act = CASES[name]
