@@ -38,6 +38,7 @@ def ctx(
     made.runtime = str(tmp_path / "runtime")
     os.mkdir(made.runtime, 0o700)
     (tmp_path / "runtime" / "server.json").write_text(made.to_json())
+    runtime.make_folders(made.runtime)
     path = UV_FOLDER + os.pathsep + os.environ["PATH"]
     runtime.write_commands(made, {"PATH": path})
     monkeypatch.setenv("PATH", runtime.search_path(made, path))
