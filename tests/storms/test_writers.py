@@ -54,7 +54,9 @@ def assert_whole(seen: dict[str, Any]) -> None:
     assert {name for name in failed if name in seen["packages"]} == set(), failed
 
 
-def run_storm(boxes: Boxes, home: str, writers: int, rounds: int, *, pips: bool) -> dict[str, Any]:
+def run_storm(
+    boxes: Boxes, home: str, writers: int, rounds: int, *, pips: bool, **rest: Any
+) -> dict[str, Any]:
     """Let containers loose on a home; check what they told against what is there, and return that."""
     started = []
     for who in range(writers):
@@ -68,6 +70,7 @@ def run_storm(boxes: Boxes, home: str, writers: int, rounds: int, *, pips: bool)
                 own=[f"pkg{who * 5 + n}" for n in range(3)],
                 shared=SHARED,
                 pips=[f"pkg{who * 5 + n}" for n in (3, 4)] if pips else [],
+                **rest,
             )
         )
     told = [box.wait(timeout=400) for box in started]
@@ -88,7 +91,7 @@ def run_storm(boxes: Boxes, home: str, writers: int, rounds: int, *, pips: bool)
     # what the shared ones came to, the history tells: one after the other
     shared: set[str] = set()
     for revision in seen["revisions"]:
-        action, *names = revision["argv"]
+        action, *names = [word for word in revision["argv"] if word not in ("pip", "-y")]
         names = [name for name in names if name in SHARED]
         if action == "uninstall":
             shared -= set(names)
@@ -112,6 +115,15 @@ def run_storm(boxes: Boxes, home: str, writers: int, rounds: int, *, pips: bool)
 def test_writers_in_containers(boxes: Boxes, writers: int, rounds: int) -> None:
     home = boxes.home(f"writers{writers}")
     run_storm(boxes, home, writers, rounds, pips=False)
+
+
+def test_pip_in_between(boxes: Boxes, storm_index: LocalIndex) -> None:
+    """Half of what is done is done with the terminals' pip, in the same env at the same time."""
+    settings = {
+        "PIP_INDEX_URL": storm_index.container_url,
+        "PIP_TRUSTED_HOST": storm_index.container_host,
+    }
+    run_storm(boxes, boxes.home("mixed"), 3, 5, pips=True, environment=settings)
 
 
 def halted(boxes: Boxes, home: str, *words: str, step: int, **rest: Any) -> Box:
