@@ -14,7 +14,7 @@ import pytest
 from overlayspawner.payload import files, lease, oneshot, revisions, swap
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError, Spec
-from overlayspawner.payload.overlay import Overlay
+from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.probe import Base, probe
 from overlayspawner.payload.reset import reset, undo_reset
 from overlayspawner.payload.storage import open_storage
@@ -112,8 +112,6 @@ def test_nothing_is_moved_while_another_writes(tmp_path: Path, here: Base) -> No
     # an env of another image: its server is at work
     other = Path(overlay.path, "envs", "another-key")
     (other / ".overlay").mkdir(parents=True)
-    from overlayspawner.payload.overlay import Env
-
     with lease.acquire(Env(str(other), "3.9"), who="the other"):
         before = content(overlay.path)
         with pytest.raises(OverlayError) as refused:
@@ -262,21 +260,22 @@ def test_old_or_new_whatever_fails(tmp_path: Path, here: Base, what: Any, how: s
 
 
 def test_nobody_mends_what_is_still_being_done(tmp_path: Path, here: Base) -> None:
-    ctx = used(tmp_path, here)
-    overlay, _ = ctx.require()
-    for step in range(1, 200):  # the envs are the first to be moved
+    for step in range(1, 200):  # until the envs, which are the first to be moved, are away
+        home = tmp_path / str(step)
+        ctx = used(home, here)
         stopped(reset, ctx, f"swap@{step}:kill")
-        if folders(tmp_path) and (folders(tmp_path)[0] / "envs").exists():
+        moved = [folder / "envs" for folder in folders(home) if (folder / "envs").exists()]
+        if moved:
             break
+    overlay, _ = ctx.require()
     assert swap.pending(overlay.path)
-    held = [p for p in (tmp_path / ".overlay").rglob(".overlay") if p.parent.parent.name == "envs"]
-    from overlayspawner.payload.overlay import Env
-
-    with lease.acquire(Env(str(held[0].parent), ""), who="at work"):
-        assert open_storage(Spec(), here, str(tmp_path)).mode == "normal"
+    (env,) = moved[0].iterdir()
+    with lease.acquire(Env(str(env), ""), who="at work"):
+        open_storage(Spec(), here, str(home))
         assert swap.pending(overlay.path)
-    open_storage(Spec(), here, str(tmp_path))
+    open_storage(Spec(), here, str(home))
     assert not swap.pending(overlay.path)
+    assert (folders(home)[0] / "notes.txt").exists()
 
 
 def test_a_damaged_journal_stops_nothing(tmp_path: Path, here: Base) -> None:
