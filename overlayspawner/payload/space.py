@@ -138,7 +138,8 @@ def prune(overlay: Overlay, env: Env, *, keep: int = KEEP, limit: int | None = N
         limit = LIMIT
         with contextlib.suppress(OSError):
             info = os.statvfs(env.path)
-            limit = min(limit, info.f_bavail * info.f_frsize)
+            if info.f_blocks:  # some file systems don't tell
+                limit = min(limit, info.f_bavail * info.f_frsize)
     total = 0
     for n, name in enumerate(names):
         if n < keep:
