@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
 from overlayspawner.payload import lockfile, revisions
@@ -67,7 +67,7 @@ class Restore(Job):
         overlay: dict[str, Dist],
         base: dict[str, Dist],
     ) -> Staged:
-        pins, exact, rebuild = self.pins()
+        pins, exact, rebuild = self.pins(overlay)
         fitting = Fitting(
             lambda lines, limits, **how: self.resolve(
                 stage, lines, list({**base, **overlay}.values()), constraints=limits, **how
@@ -90,14 +90,23 @@ class Restore(Job):
     def report(self, plan: dict[str, Any]) -> None:
         plan["failed"] = self.failed
 
-    def pins(self) -> tuple[list[str], bool, list[str]]:
-        """Return the lock's lines, whether they are of this very kind of base, and what is to be rebuilt.
+    def pins(self, installed: Collection[str]) -> tuple[list[str], bool, list[str]]:
+        """Return the lock's lines, whether they are of this kind of Python, and what is to be rebuilt.
 
-        Hashes are of files for one kind of platform: another one has other files of the same version.
+        Hashes are of files for one kind of base: another one has other files of the same version.
+
+        Parameters
+        ----------
+        installed:
+            Names that are there as they should be. They stay as they are while they fit, whatever a lock
+            says.
         """
         own = lockfile.find(self.overlay, self.env)
         locks = ([own] if own is not None else []) + lockfile.others(self.overlay, self.env)
-        pins: dict[str, str] = {}
+        known: dict[str, str] = {}
+        if lockfile.stale(self.overlay, self.env):
+            known = versions_after(self.overlay, max(revisions.ids(self.overlay), default=0), self.env)
+        pins = {name: f"{name}=={version}" for name, version in known.items() if name not in installed}
         rebuild: list[str] = []
         exact = True
         for lock in locks:
@@ -106,10 +115,12 @@ class Restore(Job):
             same = key == self.ctx.base.key
             same_image = same and lock.base.get("lock") == self.ctx.base_lock
             for name, item in lock.packages.items():
-                if name in pins or item.direct or not item.version:
+                plain = item.pin(hashes=False)
+                if name in installed or pins.get(name, plain) != plain or item.direct or not item.version:
                     continue
-                exact = exact and family
-                pins[name] = item.pin(hashes=same and not item.compiled)
+                exact = exact and (family or name in pins)
+                if name not in pins or lock is own:
+                    pins[name] = item.pin(hashes=same and not item.compiled)
                 if item.compiled and not same_image:
                     rebuild.append(name)
         return list(pins.values()), exact, rebuild
@@ -177,7 +188,7 @@ class ToRevision(Restore):
         going = {name for name in overlay if name not in self.versions}
         return _unneeded(going, staged, overlay, base, remaining)
 
-    def pins(self) -> tuple[list[str], bool, list[str]]:
+    def pins(self, installed: Collection[str]) -> tuple[list[str], bool, list[str]]:
         lock = lockfile.find(self.overlay, self.env)
         hashes = {item.pin(hashes=False): item.pin() for item in lock.packages.values()} if lock else {}
         same = lock is not None and lock.base.get("key") == self.ctx.base.key

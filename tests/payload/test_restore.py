@@ -370,6 +370,25 @@ def test_files_that_are_missing_are_brought_back(here: Context) -> None:
     assert os.path.exists(os.path.join(overlay_dists(env)["tinydata"].path, "RECORD"))
 
 
+def test_a_lock_that_was_cut_short_turns_nothing_back(here: Context, base: Base) -> None:  # noqa: F811
+    install(here, "tinyleaf==1.0", "tinyscript")
+    overlay, env = here.require()
+    old = {path: Path(path).read_text() for path in (env.lock_file, lockfile.path(overlay, env))}
+    install(here, "tinyleaf")
+    apply(here, "upgrade", upgrade=["tinyleaf"])
+    for path, text in old.items():
+        Path(path).write_text(text)
+    assert versions(here)["tinyleaf"] == "2.0"
+    restore.restore(here)
+    assert versions(here)["tinyleaf"] == "2.0"
+    for path, text in old.items():
+        Path(path).write_text(text)
+    shutil.rmtree(env.path)
+    again = on(here, base)
+    restore.restore(again)
+    assert versions(again) == {"tinyleaf": "2.0", "tinyscript": "1.0"}
+
+
 def test_back_to_an_earlier_state(here: Context) -> None:
     install(here, "tinytree<2")
     overlay, _ = here.require()
