@@ -22,7 +22,7 @@ import pytest
 
 from overlayspawner.hub import boot, bundles
 from overlayspawner.hub.delivery import fill
-from overlayspawner.payload.contract import PAYLOAD_DIR, PAYLOAD_ZIP, SPEC_ENV, UV_DIR, Spec
+from overlayspawner.payload.contract import PAYLOAD_DIR, SPEC_ENV, UV_DIR, Spec
 from tests.support.engine import Engine
 from tests.support.images import BUILD, image
 from tests.support.index import LocalIndex
@@ -132,10 +132,6 @@ class Box:
         assert done.exit_code == code, f"{words}: {done.exit_code}\n{out}\n{err}"
         return json.loads(out)
 
-    def action(self, name: str, **request: Any) -> Any:
-        """Run an action of the overlay in the image's Python; return what it answers."""
-        return self.base(ACTION.format(runtime=self.runtime, name=name, request=request, zip=ZIP))
-
     def new(self, *words: str) -> dict[str, str]:
         """Run ``overlay``; return what it has installed."""
         return {item["name"]: item["version"] for item in self.overlay(*words)["plan"]["new"]}
@@ -156,16 +152,6 @@ class Box:
         script = KERNEL.format(kernels=f"{self.runtime}/share/jupyter/kernels", name=name, code=code)
         return str(self.base(script))
 
-
-ZIP = f"{PAYLOAD_DIR}/{PAYLOAD_ZIP}"
-
-ACTION = """
-import json, sys
-sys.path.insert(0, {zip!r})
-from overlayspawner.payload import actions
-from overlayspawner.payload.context import Context
-print(json.dumps(actions.run(Context.load({runtime!r}), {name!r}, {request!r})))
-"""
 
 KERNEL = """
 import json

@@ -59,7 +59,7 @@ def check_changes(box: Box, kind: str) -> None:
     assert box.env("import json, tinyleaf; print(json.dumps(tinyleaf.__version__))") == "2.0"
     box.overlay("uninstall", "tinytree")
     assert not box.env(SEEN.format("tinytree"))
-    box.action("undo")
+    box.overlay("undo")
     assert box.env("import json, tinytree; print(json.dumps(tinytree.__version__))") == "2.0"
     assert box.problems() == []
     # the image is what it was
@@ -133,7 +133,7 @@ def test_ephemeral(yard: Yard, name: str, kind: str) -> None:
     try:
         assert box.env_path != old
         assert not box.env(SEEN.format("tinyscript"))
-        box.action("restore")
+        box.overlay("restore")
         assert box.env(WHERE.format("tinyscript")).startswith(box.env_path)
     finally:
         yard.stop(box)
