@@ -11,22 +11,19 @@ files are gone with it; else it is *missing*, and a repair is offered.
 from __future__ import annotations
 
 import datetime
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import asked, files, lockfile, merge, revisions, rollback, snapshot
+from overlayspawner.payload import asked, files, lockfile, merge, revisions, rollback, snapshot, wishes
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import repair
 from overlayspawner.payload.context import Context
-from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import (
     Dist,
     base_dists,
     details,
     listing,
-    needs,
     overlay_dists,
     user_site,
 )
@@ -34,7 +31,7 @@ from overlayspawner.payload.lease import Lease, acquire, overlay_lock, storage_e
 from overlayspawner.payload.leftovers import is_partial, leftovers
 from overlayspawner.payload.mend import flagged, mend, missing, notices
 from overlayspawner.payload.procs import redact
-from overlayspawner.payload.requirements import Requirement, Requirements, packaging, parse
+from overlayspawner.payload.requirements import Requirement, Requirements, parse
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -276,7 +273,7 @@ class _Adoption:
         by_hand = merge.difference(self.overlay).keys()
         lines = {entry.name: entry for entry in current.entries() if entry.name}
         add: list[str] = []
-        for name in sorted({*wished, *self._requested(arrived, wished)}):
+        for name in sorted({*wished, *wishes.requested(arrived, wished, self.report)}):
             dist = found.get(name) or self.base.get(name)
             if dist is None:
                 continue  # the word of an option, or a package for another platform
@@ -285,49 +282,17 @@ class _Adoption:
             # a bare name asks for nothing that the line could not give
             bare = wish is None or wish.is_plain
             if line is not None and (
-                name in by_hand or wish is None or (bare and _admits(line, dist.version))
+                name in by_hand or wish is None or (bare and wishes.admits(line, dist.version))
             ):
                 continue
-            add.append(self._line(dist, wish))
+            text, why = wishes.line(
+                dist, wish, report=self.report, home=self.ctx.home, in_base=name in self.base
+            )
+            if why:
+                self._event(why, name)
+            add.append(text)
         remove = [name for name in gone if name in lines and name not in by_hand]
-        return [text for text in add if text], remove
-
-    def _requested(self, arrived: Mapping[str, Dist], wished: Mapping[str, Requirement]) -> set[str]:
-        """Return what was asked for among what came, as the tool's marks tell."""
-        if self.report is not None:
-            return asked.requested(self.report) & set(arrived)
-        # uv marks whatever it installs
-        silent = {name for name, dist in arrived.items() if (dist.read("INSTALLER") or "").strip() == "uv"}
-        marked = {
-            name
-            for name, dist in arrived.items()
-            if name not in silent and os.path.exists(os.path.join(dist.path, "REQUESTED"))
-        }
-        if wished or (marked and not silent):
-            return marked
-        # no tool left a mark that tells: what no other needs was asked for
-        inner: set[str] = set()
-        for name, dist in arrived.items():
-            inner |= needs([(name, ())], {name: dist}.get) - {name}
-        return marked | ({*(silent if marked else arrived)} - inner)
-
-    def _line(self, dist: Dist, wish: Optional[Requirement]) -> str:
-        """Return the line for a distribution: as it was asked for, as its metadata tells, else its name."""
-        name, version = dist.name, dist.version
-        text = wish.text if wish is not None else ""
-        if wish is None or wish.is_plain:
-            text = asked.from_report(self.report).get(name, "") or _direct(dist, self.ctx.home) or text
-        if text and redact(text) != text and "${" not in text:
-            self._event(f"{name} is recorded by its version: its URL holds credentials.", name)
-            return f"{name}=={version}"
-        if not text:
-            # where the image has a version of its own, a bare name would be content with that one
-            text = f"{name}=={version}" if name in self.base else name
-        try:
-            parse(text, trusted=True)
-        except OverlayError:
-            return f"{name}=={version}"
-        return text
+        return add, remove
 
     # -- recording --------------------------------------------------------------------------------------
 
@@ -413,7 +378,7 @@ class _Adoption:
             line, dist = lines.get(name), found.get(name) or self.base.get(name)
             if line is None or dist is None:
                 continue
-            fits = _admits(line, dist.version)
+            fits = wishes.admits(line, dist.version)
             last = last.with_added(line if fits else parse(f"{name}=={dist.version}", trusted=True))
         merge.save(self.overlay, last.to_text())
 
@@ -465,23 +430,3 @@ def told(plan: Mapping[str, Any]) -> str:
     if plan["removes"]:
         parts.append("no longer there: " + ", ".join(str(p["name"]) for p in plan["removes"]))
     return "; ".join(parts)
-
-
-def _admits(line: Requirement, version: str) -> bool:
-    """Whether a version is one that a line asks for. What can't be told counts as such."""
-    library = packaging()
-    if line.url or library is None or line.editable:
-        return True
-    try:
-        specifier = library.requirements.Requirement(line.text).specifier
-        return bool(specifier.contains(version, prereleases=True))
-    except Exception:
-        return True
-
-
-def _direct(dist: Dist, home: str) -> str:
-    try:
-        data = json.loads(dist.read("direct_url.json") or "{}")
-    except ValueError:
-        return ""
-    return asked.direct_line(dist.name, data, home) if isinstance(data, dict) else ""
