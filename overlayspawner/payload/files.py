@@ -283,6 +283,15 @@ def symlink(target: str, path: str) -> None:
     os.symlink(target, path)
 
 
+def link(target: str, path: str) -> None:
+    """Make a hard link, or a symbolic one to what lies elsewhere or may not be linked to."""
+    step("link " + path)
+    try:
+        os.link(target, path)
+    except OSError:
+        os.symlink(target, path)
+
+
 def rename(src: str, dst: str) -> None:
     """Rename within one file system."""
     step("rename " + dst)

@@ -142,8 +142,9 @@ class Stage:
     def add_stubs(self, dists: Iterable[Dist]) -> None:
         """Make a stub of each distribution.
 
-        The directory is a real one (uv overlooks links to directories), its files are links; RECORD lists
-        the stub's own files, so that an installer can "uninstall" it.
+        The directory is a real one (uv overlooks links to directories), its files are links: hard ones where
+        that is possible, because they cost neither inode nor block. RECORD lists the stub's own files, so
+        that an installer can "uninstall" it.
         """
         for dist in dists:
             folder = f"{dist.name.replace('-', '_')}-{dist.version}.dist-info"
@@ -152,19 +153,19 @@ class Stage:
                 continue
             self._stubs[folder] = dist.name
             names = ["METADATA", _STUB, "RECORD"]
-            files.symlink(dist.metadata_file(), f"{path}/METADATA")
+            files.link(dist.metadata_file(), f"{path}/METADATA")
             try:
                 there = set(os.listdir(dist.path))
             except OSError:
                 there = set()
             for name in ("INSTALLER", "WHEEL", "direct_url.json", "uv_cache.json"):
                 if name in there:
-                    files.symlink(f"{dist.path}/{name}", f"{path}/{name}")
+                    files.link(f"{dist.path}/{name}", f"{path}/{name}")
                     names.append(name)
             if "WHEEL" not in names:
                 files.write_plain(f"{path}/WHEEL", _STUB_WHEEL)
                 names.append("WHEEL")
-            files.symlink("METADATA", f"{path}/{_STUB}")
+            files.link(dist.metadata_file(), f"{path}/{_STUB}")
             files.write_plain(f"{path}/RECORD", "".join(f"{folder}/{name},,\n" for name in names))
 
     def _is_stub(self, folder: str) -> bool:
