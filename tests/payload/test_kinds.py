@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from overlayspawner.payload.contract import Spec
 from overlayspawner.payload.installer import uv
 from overlayspawner.payload.overlay import make_local
 from overlayspawner.payload.probe import Base
+from overlayspawner.payload.restore import restore, wanted
 from tests.payload.test_kernel import Kernel, notices, specs
 from tests.support.envs import (
     base,  # noqa: F401  (a fixture)
@@ -167,6 +169,37 @@ def test_what_a_dead_server_left_is_removed(start: Open, tmp_path: Path) -> None
     finally:
         os.close(locks[1])  # type: ignore[arg-type]
         os.close(locks[2])  # type: ignore[arg-type]
+
+
+def test_two_ephemeral_servers_share_what_was_asked_for(start: Open, home: Path) -> None:
+    """Each changes an env of its own; the file and the history are the same."""
+    one, two = start("one", lifetime="ephemeral"), start("two", lifetime="ephemeral")
+    threads = [
+        threading.Thread(target=install, args=(ctx, line))
+        for ctx, line in ((one, "tinyscript"), (two, "tinydata"))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = (home / ".overlay/default/requirements.txt").read_text().split()
+    assert sorted(lines) == ["tinydata", "tinyscript"]
+    assert len(os.listdir(one.require()[0].revisions)) >= 2
+    for ctx in (one, two):
+        if wanted(ctx):  # who came second may have found the other's line, and installed both
+            restore(ctx)
+        assert wanted(ctx) is None
+        run_python(ctx, "import tinyscript, tinydata")
+
+
+def test_a_new_container_has_the_versions_of_the_last(start: Open, index: LocalIndex) -> None:
+    install(start("one", lifetime="ephemeral"), "tinytree==1.0", "tinyleaf<1.1")
+    ctx = start("two", lifetime="ephemeral")
+    Path(ctx.require()[0].requirements).write_text("tinytree\n")
+    assert wanted(ctx)
+    restore(ctx)
+    # what was asked for allows 2.0; what was there was 1.0
+    assert run_python(ctx, "import tinytree; print(tinytree.__version__)") == "1.0"
 
 
 def test_nothing_persistent_at_all(start: Open) -> None:

@@ -215,15 +215,17 @@ def _version(path: str) -> Optional[str]:
         return None
     key = (path, info.st_ino, info.st_mtime_ns)
     if key not in _versions:
-        _versions[key] = None
+        found = None
         try:
             # another libc or architecture shows itself only when it is run
             result = run([path, "--version"], env=clean_env(), timeout=20)
         except OSError:
-            return None
-        words = result.tail.split()
-        if result.rc == 0 and len(words) >= 2 and words[0] == "uv" and _numbers(words[1]) >= OLDEST:
-            _versions[key] = words[1]
+            words, rc = [], 1
+        else:
+            words, rc = result.tail.split(), result.rc
+        if rc == 0 and len(words) >= 2 and words[0] == "uv" and _numbers(words[1]) >= OLDEST:
+            found = words[1]
+        _versions[key] = found  # not before it is known: other threads look here too
     return _versions[key]
 
 
