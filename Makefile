@@ -38,6 +38,10 @@ test: lint env env-hub5 engine images proxy chromium ## everything: lint, and al
 test-quick: env ## the tests without an engine, a browser or the network (under a minute)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
 
+.PHONY: test-all
+test-all: ## everything, and what is left to chance many times: 50 kills, 40 long sequences
+	@OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 $(MAKE) --no-print-directory test
+
 .PHONY: lint
 lint: env ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -69,7 +73,7 @@ chromium: ## a browser for the tests of the pages
 	@scripts/tools.sh chromium
 
 .PHONY: bench
-bench: env engine images proxy ## measure (BENCH=spawn names one of benchmarks/)
+bench: env engine images proxy ## measure (BENCH=spawn or change, of benchmarks/)
 	@$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
 
 .PHONY: clean
