@@ -51,10 +51,13 @@ def other_pythons() -> list[str]:
     return list(out.values())
 
 
-def make_base(directory: Path, wheels: Iterable[Path] = (), *, interpreter: str = sys.executable) -> Base:
-    """Make a venv with pip that serves as an image's Python; return its description."""
+def make_base(
+    directory: Path, wheels: Iterable[Path] = (), *, interpreter: str = sys.executable, pip: bool = True
+) -> Base:
+    """Make a venv, with pip or without, that serves as an image's Python; return its description."""
     python = directory / "bin" / "python"
-    subprocess.run([interpreter, "-m", "venv", str(directory)], check=True)
+    options = [] if pip else ["--without-pip"]
+    subprocess.run([interpreter, "-m", "venv", *options, str(directory)], check=True)
     out = subprocess.run([str(python), "-I", "-c", _PROBE], check=True, capture_output=True, text=True)
     base = Base.from_dict(json.loads(out.stdout))
     for wheel in wheels:
