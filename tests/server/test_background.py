@@ -113,6 +113,7 @@ def test_packages_come_back_as_a_job_that_can_be_seen(start: Start) -> None:
     shutil.rmtree(first.overlay_path / "envs")
     second = start(home=first.home)
     eventually(lambda: "tinytree" in second.packages())
+    eventually(lambda: not second.overlay("status")["job"])
     jobs = second.overlay("jobs")["jobs"]
     assert [(job["action"], job["state"]) for job in jobs] == [("restore", "done")]
     assert lines(second) == ["tinytree"]
