@@ -14,7 +14,7 @@ from typing import Any, Optional
 from overlayspawner.payload import files, merge, revisions
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.overlay import Env, Overlay
+from overlayspawner.payload.overlay import LOCAL_PREFIX, Env, Overlay
 from overlayspawner.payload.procs import redact
 from overlayspawner.payload.requirements import Requirements, parse
 
@@ -175,8 +175,17 @@ def path(env: Env) -> str:
 
 
 def is_of(revision: dict[str, Any], env: Env) -> bool:
-    """Whether a revision changed this env, or an earlier one of its name."""
-    return os.path.basename(str(revision.get("env") or "")) == os.path.basename(env.path)
+    """Whether a revision changed this env, or an earlier one of its name.
+
+    Ephemeral envs of one image have one name, and two containers may have theirs at the same time.
+    """
+    told = str(revision.get("env") or "")
+    return os.path.basename(told) == os.path.basename(env.path) and _local(told) == _local(env.path)
+
+
+def _local(path: str) -> str:
+    """Return the name of the container's directory that an ephemeral env lies in, or ``""``."""
+    return next((part for part in path.split("/") if part.startswith(LOCAL_PREFIX)), "")
 
 
 def asked(overlay: Overlay, ctx: Context, *, fresh: bool = False) -> tuple[list[str], list[str]]:
