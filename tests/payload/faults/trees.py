@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
-from overlayspawner.payload import dists, plan, probe, removal, revisions
+from overlayspawner.payload import dists, lockfile, plan, probe, removal, revisions
 from overlayspawner.payload.change import Commit, repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import Spec
@@ -175,15 +177,24 @@ def uninstall(root: str) -> None:
     change(root, {}, ("leaves", "ns_a"), remove=("leaves",))
 
 
+@contextmanager
+def without_lock() -> Iterator[None]:
+    """Leave the lock out: it comes after the change, and asking uv for it takes longer than all the rest."""
+    with mock.patch.object(lockfile, "write"):
+        yield
+
+
 def take_back(root: str) -> None:
     """Undo the latest change."""
-    undo(context(root))
+    with without_lock():
+        undo(context(root))
 
 
 def bring_back(root: str) -> None:
     """Undo the undoing that came last."""
     overlay, _ = places(root)
-    undo(context(root), revisions.ids(overlay)[-1])
+    with without_lock():
+        undo(context(root), revisions.ids(overlay)[-1])
 
 
 def mend(root: str) -> None:
