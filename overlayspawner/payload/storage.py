@@ -107,7 +107,10 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
         env = overlay.create(base)
     except OSError as e:
         if problem is None:
-            found.notices.append(_storage_problem(e, path))
+            problem = _storage_problem(e, path)
+            found.notices.append(problem)
+            # what was free went into the beginning of an overlay
+            found.bad_home = problem["code"] == "home-full"
         return found
     found.overlay = path
     damage = env.damage(venv_base=base.is_venv and spec.kind == "overlay")
