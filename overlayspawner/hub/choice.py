@@ -8,6 +8,7 @@ however often hub or container are started again.
 from __future__ import annotations
 
 import inspect
+import re
 import secrets
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ OPTION = "overlay"
 
 _LINK_NAMES = (OPTION, f"opt-{OPTION}")  # JupyterHub 6 takes the prefix away, 5 does not
 _CHOICES = ("normal", "safe", "reset")
+_NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")  # it may come from a user's request, and goes into the spec
 
 _ = partial(dgettext, "overlayspawner")
 
@@ -66,9 +68,11 @@ def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], Choice | None]:
     if isinstance(value, str) and value in _CHOICES:
         del rest[OPTION]
         return rest, None if value == "normal" else new(value)
-    if isinstance(value, Mapping) and set(value) == {"what", "nonce"} and value["what"] in _CHOICES:
-        del rest[OPTION]
-        return rest, Choice(str(value["what"]), str(value["nonce"]))
+    if isinstance(value, Mapping) and set(value) == {"what", "nonce"} and value["what"] in _CHOICES[1:]:
+        nonce = value["nonce"]
+        if isinstance(nonce, str) and _NONCE.match(nonce):
+            del rest[OPTION]
+            return rest, Choice(str(value["what"]), nonce)
     return rest, None
 
 
@@ -103,12 +107,39 @@ def from_query(query: Mapping[str, Any]) -> tuple[dict[str, Any], Choice | None]
         if not isinstance(values, (list, tuple)):
             continue
         if "reset" in values:
-            raise web.HTTPError(400, "An overlay can't be reset by a link. Use the form, or `overlay reset`.")
+            raise _no_reset()
         if set(values) <= {"safe", "normal"}:
             del rest[name]
             if "safe" in values:
                 chosen = new("safe")
     return rest, chosen
+
+
+def _no_reset() -> web.HTTPError:
+    return web.HTTPError(400, "An overlay can't be reset by a link. Use the form, or `overlay reset`.")
+
+
+def of_link(options: Any) -> Any:
+    """Return what an administrator's function made of a link's arguments, or an awaitable of it.
+
+    It may have made a choice out of what was none: spaces stripped, JSON read.
+
+    Raises
+    ------
+    tornado.web.HTTPError
+        400, for a reset.
+    """
+    if inspect.isawaitable(options):
+        return _of_link_when_there(options)
+    if isinstance(options, Mapping):
+        chosen = split(options)[1]
+        if chosen is not None and chosen.what == "reset":
+            raise _no_reset()
+    return options
+
+
+async def _of_link_when_there(options: Awaitable[Any]) -> Any:
+    return of_link(await options)
 
 
 def with_choice(options: Any, choice: Choice | None) -> Any:

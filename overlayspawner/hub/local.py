@@ -76,10 +76,7 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
     @property
     def home_dir(self) -> str:
         """The home directory with ``overlay_local_simple``."""
-        name = escape(
-            self.user.name, safe=set("abcdefghijklmnopqrstuvwxyz0123456789_"), escape_char="-"
-        ).lower()
-        return self.home_dir_template.format(username=name)
+        return self.home_dir_template.format(username=_escaped(self.user.name))
 
     def make_preexec_fn(self, name: str) -> Any:
         """Return what the child does before it runs the server."""
@@ -106,7 +103,7 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
         env: dict[str, str] = super().get_env()
         settings = self._overlay_settings
         if settings is not None:
-            fields = {"username": self.user.name, "servername": self.name}
+            fields = {"username": _escaped(self.user.name), "servername": _escaped(self.name)}
             # no mounts here: the home of a local user is persistent
             env[SPEC_ENV] = build_spec(
                 settings,
@@ -176,6 +173,12 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
                 # Popen has negative numbers for signals, a shell 128 and more
                 return Death(128 - status if status < 0 else status)
             await asyncio.sleep(_DEATH_POLL)
+
+
+def _escaped(name: str) -> str:
+    """Return a name as part of a path: one component of it, whatever the name is."""
+    safe = set("abcdefghijklmnopqrstuvwxyz0123456789_")
+    return str(escape(name, safe=safe, escape_char="-")).lower()
 
 
 def deliver(parent: str) -> str:

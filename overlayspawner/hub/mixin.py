@@ -251,12 +251,13 @@ class OverlaySpawnerMixin(HasTraits):
 
     def _overlay_from_form(self, inner: Any, form: dict[str, Any]) -> Any:
         rest, chosen = choice.from_form(form)
+        self._overlay_chosen = None  # a form says all there is to say about the next start
         return choice.with_choice(inner(rest), chosen)
 
     def _overlay_from_query(self, inner: Any, query: dict[str, Any]) -> Any:
         rest, chosen = choice.from_query(query)
         if rest or not query:
-            return choice.with_choice(inner(rest), chosen)
+            return choice.with_choice(choice.of_link(inner(rest)), chosen)
         # Nothing but the choice: the link must not make the hub forget what was chosen before.
         stored = getattr(getattr(self, "orm_spawner", None), "user_options", None) or {}
         return choice.with_choice(dict(stored), chosen)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jupyterhub.utils import maybe_future
 from tornado import web
 
 from overlayspawner.hub import choice
@@ -42,6 +43,11 @@ def test_a_choice_is_taken_out_of_options(options: dict[str, Any], what: str | N
         {"overlay": "mine"},
         {"overlay": {"what": "explode", "nonce": "x"}},
         {"overlay": {"what": "reset"}},
+        # what only a user's own request can hold: it must not make a start fail that the hub counts
+        {"overlay": {"what": "normal", "nonce": "x"}},
+        {"overlay": {"what": "safe", "nonce": "x" * 200_000}},
+        {"overlay": {"what": "safe", "nonce": 1}},
+        {"overlay": {"what": ["safe"], "nonce": "x"}},
         {"overlay": 1, "a": "b"},
     ],
 )
@@ -185,6 +191,31 @@ def test_a_link_keeps_what_was_chosen_before() -> None:
     assert spawner.options_from_query({"image": ["y"], "x": ["z"]}) == {"image": "y"}
     got = spawner.options_from_query({"image": ["y"], "opt-overlay": ["safe"]})
     assert got["image"] == "y" and got["overlay"]["what"] == "safe"
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_no_link_becomes_a_reset_by_what_an_administrator_makes_of_it(later: bool) -> None:
+    def stripped(form: dict[str, Any]) -> dict[str, Any]:
+        return {name: values[0].strip() for name, values in form.items()}
+
+    async def stripped_later(form: dict[str, Any]) -> dict[str, Any]:
+        return stripped(form)
+
+    spawner = subclass()
+    spawner.options_from_form = stripped_later if later else stripped
+    with pytest.raises(web.HTTPError) as refused:
+        await maybe_future(spawner.options_from_query({"overlay": ["reset "]}))
+    assert refused.value.status_code == 400
+    got = await maybe_future(spawner.options_from_query({"overlay": ["safe "], "a": [" b"]}))
+    assert got == {"overlay": "safe", "a": "b"}
+
+
+def test_a_form_takes_back_what_was_asked_for_before() -> None:
+    spawner = bare_spawner("undecided")
+    spawner.user_options = {"overlay": "reset"}  # as when a named server is made by REST
+    spawner.user_options = spawner.run_options_from_form({"overlay": ["normal"], "a": ["b"]})
+    spawner._overlay_choose()
+    assert spawner._overlay_choice is None
 
 
 @pytest.mark.parametrize("form", ["<p>a</p>", lambda spawner: "<p>a</p>", "async"])

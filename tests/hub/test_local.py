@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from overlayspawner.hub import local, payload_zip
-from overlayspawner.payload.contract import OverlayError
+from overlayspawner.hub.config import Settings
+from overlayspawner.payload.contract import SPEC_ENV, OverlayError
 from tests.support.hub import RunningHub, SpawnFailed
 
 CONFIG = """
@@ -55,6 +59,22 @@ def test_without_an_overlay_it_is_its_parent(hub: RunningHub) -> None:
     # our package is installed in this Python, and then works without any hub: with settings of its own
     assert "packages/default" not in server.get("overlay/v1/status").text
     assert not (hub.directory / "homes" / "plain" / "packages").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../b", "A b", ""])
+def test_names_are_escaped_in_the_overlay_s_path(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    class Bare(local.OverlayLocalSpawner):
+        pass
+
+    spawner = Bare()
+    spawner.user = SimpleNamespace(name=name, settings={}, url="/user/x/")
+    spawner.orm_spawner = SimpleNamespace(name=name, server=None, user=None)
+    spawner._overlay_settings = Settings(path=".overlay/{name}/u{username}/s{servername}")
+    monkeypatch.setattr(local.LocalProcessSpawner, "get_env", lambda self: {})
+    path = json.loads(spawner.get_env()[SPEC_ENV])["path"]
+    _, overlay, user, server = path.split("/")
+    assert overlay == "default" and user[1:] == server[1:]
+    assert re.fullmatch(r"[a-z0-9_-]*", user[1:]) and bool(name) is bool(user[1:])
 
 
 def test_the_payload_is_put_there_once(tmp_path: Path) -> None:
