@@ -140,7 +140,9 @@ HINTS = {
     "reset-done": (
         "Nothing to do. What you had is in the folder that the notice names; `overlay undo` brings it back."
     ),
-    "restoring": "Wait; packages appear as they are ready. Run a cell that failed once more.",
+    "restoring": (
+        "Wait until it is done; `overlay status` says how far it is. Then run a cell that failed once more."
+    ),
     "restore-waiting": (
         "Run `overlay restore`, or restore from JupyterLab. Your administrator has chosen that this does not "
         "happen by itself, or the package index could not be reached."

@@ -23,6 +23,7 @@ packages of your server's image.
 
   requirements.txt   what you asked for; you may edit it (then run: overlay sync)
   revisions/         one file for each change
+  locks/             the exact versions of each environment, kept to build it again
   envs/              the installed packages, one environment for each kind of image; they can be
                      deleted and are built again from requirements.txt
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
@@ -94,15 +95,34 @@ def undo(
 def undoable(ctx: Context) -> Optional[dict[str, Any]]:
     """Return what :func:`undo` without a number would take back: ``{"revision", "offline"}``, or ``None``.
 
-    Changes nothing; looks at no other files than those of that change.
+    Changes nothing; looks at no other files than those of that change, and not at each question: a page asks
+    every few seconds, and the storage may be slow.
     """
     if ctx.overlay is None or ctx.env is None:
         return None
     target = History(ctx.overlay).newest()
     if target is None:
         return None
-    offline = target.root.get("action") == "reset" or not _obstacle(ctx, ctx.env, target.tip)
-    return {"revision": target.number, "offline": offline}
+    key = (ctx.env.path, target.number, tuple(map(_mtime, (ctx.env.site_packages, ctx.env.state))))
+    known = _known.get(key)
+    if known is None or time.monotonic() - known[0] > _KNOWN_FOR:
+        offline = target.root.get("action") == "reset" or not _obstacle(ctx, ctx.env, target.tip)
+        _known.clear()
+        known = _known[key] = (time.monotonic(), offline)
+    return {"revision": target.number, "offline": known[1]}
+
+
+_KNOWN_FOR = 60.0
+"""Seconds for which the answer whether a change can be undone offline is taken as still true."""
+
+_known: dict[tuple[Any, ...], tuple[float, bool]] = {}
+
+
+def _mtime(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _obstacle(ctx: Context, env: Env, tip: dict[str, Any]) -> str:
