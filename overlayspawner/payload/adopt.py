@@ -19,6 +19,7 @@ from overlayspawner.payload import asked, files, lockfile, merge, revisions, rol
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import repair
 from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import (
     Dist,
     base_dists,
@@ -30,6 +31,7 @@ from overlayspawner.payload.dists import (
 from overlayspawner.payload.lease import Lease, acquire, overlay_lock, storage_error
 from overlayspawner.payload.leftovers import is_partial, leftovers
 from overlayspawner.payload.mend import flagged, mend, missing, notices
+from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse
 
@@ -86,7 +88,7 @@ def adopt(
     ------
     OverlayError
         ``busy`` while another writer works; ``disk-full``, ``read-only`` or ``internal`` when the storage
-        fails. Doing it again later is safe.
+        fails; ``env-broken`` where the packages can't be looked at. Doing it again later is safe.
     """
     overlay, env = ctx.require()
     try:
@@ -124,6 +126,25 @@ def settle(
     return out
 
 
+def _make_sure_of(env: Env) -> None:
+    """Tell packages that were removed from ones that can't be seen: these still have their lines.
+
+    Raises
+    ------
+    OverlayError
+        ``env-broken``.
+    """
+    try:
+        os.listdir(env.site_packages)
+    except OSError as e:
+        raise OverlayError(
+            "env-broken",
+            f"{env.site_packages} can't be read ({e.strerror}). What you asked for is still known.",
+            "Run `overlay doctor --fix`, or restart your server: the packages are installed again.",
+            status=409,
+        ) from e
+
+
 class _Adoption:
     """One run of :func:`settle`."""
 
@@ -148,6 +169,7 @@ class _Adoption:
         self.name = "adopt-" + os.urandom(8).hex()
 
     def run(self) -> dict[str, Any]:
+        _make_sure_of(self.env)
         files.mark("adopt")
         before = snapshot.read(self.env)
         wished = self._wished()

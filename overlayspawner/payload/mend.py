@@ -35,13 +35,24 @@ def missing(ctx: Context) -> list[str]:
 
 
 def notices(ctx: Context) -> list[dict[str, str]]:
-    """Return what the user should know: ``packages-missing``, ``packages-partial``, ``requirements-pending``.
+    """Return what the user should know.
+
+    ``env-broken``, ``packages-missing``, ``packages-partial``, ``requirements-pending``.
 
     Never raises. Costs a directory listing and a few ``stat`` calls for each distribution.
     """
     if ctx.overlay is None or ctx.env is None:
         return []
     out = []
+    damage = ctx.env.damage(venv_base=ctx.base.is_venv and ctx.overlay.kind == "overlay")
+    if damage:
+        out.append(
+            notice(
+                "env-broken",
+                f"The overlay's environment is damaged ({damage}); kernels use the image's packages only.",
+                "Run `overlay doctor --fix`, or restart your server: what you asked for is still known.",
+            )
+        )
     lost = missing(ctx)
     if lost:
         out.append(

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from overlayspawner.payload import adopt, leftovers, merge, revisions, snapshot
+from overlayspawner.payload import adopt, doctor, leftovers, merge, revisions, snapshot
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.probe import Base
 from tests.support.envs import (
     ROOT,
@@ -311,6 +312,38 @@ def test_what_was_left_is_mended(ctx: Context) -> None:
         path for path in before if "__pycache__" not in path
     }
     assert merge.pending(overlay) == {"added": [], "removed": [], "changed": []}
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable", "a file"])
+def test_packages_that_cannot_be_seen_keep_their_lines(ctx: Context, how: str) -> None:
+    overlay, _ = ctx.require()
+    apply(ctx, "install", install=["tinydata"])
+    folder = site(ctx)
+    if how == "unreadable":
+        if os.geteuid() == 0:
+            pytest.skip("root may read everything")
+        folder.chmod(0)
+    else:
+        folder.rename(folder.parent / "elsewhere")
+        if how == "a file":
+            folder.write_text("")
+    try:
+        for change in (
+            lambda: adopt.adopt(ctx),
+            lambda: apply(ctx, "install", install=["tinytree"]),
+            lambda: apply(ctx, "uninstall", uninstall=["tinytree"]),
+        ):
+            with pytest.raises(OverlayError) as caught:
+                change()
+            assert caught.value.code == "env-broken"
+    finally:
+        if how == "unreadable":
+            folder.chmod(0o755)
+    assert lines(ctx) == ["tinydata"]
+    assert len(revisions.ids(overlay)) == 1
+    assert doctor.fix(ctx) or how == "unreadable"
+    assert lines(ctx) == ["tinydata"]
+    assert os.path.isdir(os.path.join(ctx.require()[1].site_packages, "tinydata"))
 
 
 def test_a_package_that_is_not_complete_is_not_adopted(ctx: Context) -> None:

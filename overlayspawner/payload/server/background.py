@@ -26,10 +26,10 @@ QUIET_BUSY = 60.0
 """The same while a kernel is busy: perhaps with that tool."""
 
 PAUSES = (30.0, 60.0, 120.0, 300.0, 900.0)
-"""Seconds before a restore that found no index is tried again; the last one from then on."""
+"""Seconds before what failed is tried again, such as a restore that found no index; the last from then on."""
 
 _LATER = 30.0
-"""Seconds before what another writer kept us from is tried again."""
+"""Seconds before a restore is asked for again that another job kept us from."""
 
 _OFFLINE = ("index-unreachable", "index-auth", "timeout", "busy", "interrupted")
 """Why a restore is tried again later."""
@@ -37,6 +37,7 @@ _OFFLINE = ("index-unreachable", "index-auth", "timeout", "busy", "interrupted")
 _CODES = (
     "adopted",
     "base-changed",
+    "env-broken",
     "home-moved",
     "no-locks",
     "packages-missing",
@@ -82,6 +83,8 @@ class Background:
         self._changed: Optional[tuple[int, list[dict[str, str]]]] = None
         self._job: Optional[Job] = None
         self._attempts = 0
+        self._failures = 0
+        self._said = ""
         self._restore_at: Optional[float] = 0.0
         self._retry_at: Optional[float] = None
         self._thread: Optional[threading.Thread] = None
@@ -138,33 +141,61 @@ class Background:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._round()
-            except OverlayError as e:
-                self._retry_at = time.monotonic() + _LATER
-                self.service.log.info("overlayspawner: [%s] %s", e.code, e.message)
-            except Exception:  # the next round may do better
-                self._retry_at = time.monotonic() + 10 * _LATER
-                self.service.log.warning("overlayspawner: background work failed", exc_info=True)
-            self._wake.wait(self._pause())
+            self._wake.wait(self.once())
             self._wake.clear()
 
+    def once(self) -> Optional[float]:
+        """Do what is due; return the seconds until the next time, ``None`` where only a use brings it."""
+        try:
+            self._round()
+        except OverlayError as e:
+            self._failed(e.code)
+            said = f"[{e.code}] {e.message}"
+            if said != self._said:  # a storage may be read-only for days
+                self.service.log.info("overlayspawner: %s", said)
+            self._said = said
+        except Exception:  # the next round may do better
+            self._failed("internal")
+            self.service.log.warning("overlayspawner: background work failed", exc_info=True)
+        return self._pause()
+
+    def _failed(self, code: str) -> None:
+        if code == "busy":
+            self._failures = 0  # somebody's change ends
+        pause = PAUSES[min(self._failures, len(PAUSES) - 1)]
+        self._failures += 1
+        self._retry_at = time.monotonic() + pause
+
     def _pause(self) -> Optional[float]:
-        times = [t for t in (self._retry_at, self._restore_at) if t is not None]
-        return max(0.05, min(times) - time.monotonic()) if times else None
+        times = [self._retry_at]
+        if self.context.env is not None:
+            times.append(self._restore_at)
+        due = [t for t in times if t is not None]
+        return max(0.05, min(due) - time.monotonic()) if due else None
 
     def _round(self) -> None:
-        if self.context.overlay is not None and self.context.env is None:
-            self._mend()
+        self.service.follow()
+        due = self._retry_at is not None and time.monotonic() >= self._retry_at
+        looking = self._used or due
+        if looking:
+            self._used, self._retry_at = False, None
+            if self.context.overlay is not None and self.context.env is None:
+                self._mend()
         if self.context.overlay is None or self.context.env is None:
             return  # safe mode, or a start that failed; a repair may bring them yet
-        due = self._retry_at is not None and time.monotonic() >= self._retry_at
-        if self._used or due:
-            self._used, self._retry_at = False, None
-            self._repair()
-            self._adopt()
+        error: Optional[OverlayError] = None
+        if looking:
+            try:
+                self._repair()
+                self._adopt()
+            except OverlayError as e:
+                error = e  # what is to be told does not wait for it
+            else:
+                self._failures, self._said = 0, ""
         self._restore()
         self._tell()
+        if error is not None:
+            raise error
 
     def _mend(self) -> None:
         """Make an env whole that the start found damaged: there, another server might have been at work."""

@@ -47,6 +47,10 @@ class Service:
         self._readers = 0
         self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug)
 
+    def follow(self) -> None:
+        """Look whether a repair in a terminal has brought an overlay back. Never raises."""
+        self._follower.look()
+
     # -- reading --------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
