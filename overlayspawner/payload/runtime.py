@@ -24,7 +24,8 @@ import os
 
 from overlayspawner.payload import files
 from overlayspawner.payload.contract import UV_DIR, OverlayError, Spec
-from overlayspawner.payload.overlay import env_pip, shell_quote
+from overlayspawner.payload.deadline import Child, Late
+from overlayspawner.payload.overlay import env_pip, is_under, shell_quote
 from overlayspawner.payload.probe import Base
 
 TYPE_CHECKING = False
@@ -40,6 +41,10 @@ WRAPPED = "OVERLAYSPAWNER_WRAPPED"
 """Set for what a recorded command runs: a build that calls pip again does not wait for itself."""
 LOCK = "in-use"
 """File in a runtime dir that its server holds a lock on."""
+_PLACES = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108
+"""Where a runtime dir is made where the environment names no place. Never links into a home."""
+_LOOK = 1.0
+"""Seconds that a place that the environment names may take to be looked at."""
 _FOLDERS = (
     *("bin", PLAIN, "wrappers", "terminal", "jupyter", "starting", "notices"),
     *("share", "share/jupyter", "share/jupyter/kernels", "share/jupyter/labextensions"),
@@ -61,7 +66,8 @@ def make_dir(environ: Mapping[str, str], home: str, mode: int = 0o700) -> str:
         every configuration path under it, and a home may be full).
     """
     name = PREFIX + os.urandom(8).hex()
-    for parent in (environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR"), "/tmp", "/dev/shm", "/var/tmp"):  # noqa: S108
+    places = [environ.get("XDG_RUNTIME_DIR"), environ.get("TMPDIR"), *_PLACES]
+    for parent in places:
         if not parent or not os.path.isabs(parent) or _under(parent, home):
             continue
         path = os.path.join(parent, name)
@@ -78,9 +84,20 @@ def make_dir(environ: Mapping[str, str], home: str, mode: int = 0o700) -> str:
 
 
 def _under(path: str, home: str) -> bool:
-    return (
-        bool(home) and home != "/" and (os.path.realpath(path) + "/").startswith(os.path.realpath(home) + "/")
-    )
+    """Whether a directory is in the home, as far as can be told without waiting for the home's storage.
+
+    Links are followed in a child that is given up soon: what is in doubt is not used.
+    """
+    if not home or home == "/":
+        return False
+    if (os.path.normpath(path) + "/").startswith(os.path.normpath(home) + "/"):
+        return True
+    if os.path.normpath(path) in _PLACES:
+        return False
+    try:
+        return bool(Child(lambda: is_under(path, home)).result(_LOOK))
+    except (Late, ValueError, OSError):
+        return True
 
 
 def remove(path: str) -> None:
