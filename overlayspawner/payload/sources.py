@@ -25,6 +25,9 @@ MAX_FILE = 4_000_000
 MAX_DEPTH = 5
 """How many files may include one another."""
 
+MAX_LEFT_OUT = 200
+"""Things that are left out and named; of more, only the number is told."""
+
 TOOLS = frozenset({"pip", "setuptools", "wheel", "distribute"})
 """What every environment has of itself."""
 
@@ -55,9 +58,17 @@ class Source:
     versions: dict[str, str] = field(default_factory=dict)
     left_out: list[dict[str, str]] = field(default_factory=list)
     explicit: bool = False
+    _more: int = 0
 
     def leave_out(self, requirement: str, reason: str, hint: str = "") -> None:
         """Note that something is not taken along, and why."""
+        if len(self.left_out) >= MAX_LEFT_OUT:
+            # a text that is no list at all: nobody reads all of its lines here
+            self._more += 1
+            hint = "Is this the right file?"
+            more = {"requirement": f"{self._more} more", "reason": "They are left out too.", "hint": hint}
+            self.left_out[MAX_LEFT_OUT:] = [more]
+            return
         self.left_out.append({"requirement": redact(requirement)[:200], "reason": reason, "hint": hint})
 
     def want(self, line: str, *, otherwise: str = "", editable: bool = False) -> None:
@@ -66,7 +77,7 @@ class Source:
             self.wanted.append(parse(line, trusted=editable))
         except OverlayError as e:
             if otherwise:
-                self.wanted.append(parse(otherwise))
+                self.want(otherwise)
             else:
                 self.leave_out(line, e.message, e.hint)
 
@@ -243,7 +254,7 @@ def direct_url(dist: Dist) -> Optional[dict[str, Any]]:
     text = dist.read("direct_url.json")
     try:
         data = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) and isinstance(data.get("url"), str) else None
 
@@ -336,6 +347,9 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
                 line, "It is an option of pip, no requirement.", "Options come from the administrator."
             )
         else:
+            if line.startswith(("./", "../")):
+                # relative to the file, as what is used from where it lies
+                line = os.path.normpath(os.path.join(os.path.dirname(path), line))
             # hashes belong to one file of one version; the overlay's own lock has them
             source.want(re.sub(r"\s+--(?:hash|config-settings|global-option)[= ]\S+", "", line))
 
@@ -356,7 +370,7 @@ def _toml(path: str) -> dict[str, Any]:
         raise OverlayError("not-available", "This image's Python can't read TOML files.")
     try:
         data = reader.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise OverlayError("bad-request", f"{path} is no valid TOML: {e}") from None
     return dict(data)
 
@@ -371,8 +385,12 @@ def _toml_reader() -> Any:
     return None
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _strings(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    return [item for item in _list(value) if isinstance(item, str)]
 
 
 def _pyproject(source: Source, data: dict[str, Any], groups: list[str]) -> None:
@@ -400,7 +418,7 @@ def _group(known: dict[str, Any], group: str, above: tuple[str, ...]) -> list[st
     if group in above:
         raise OverlayError("bad-request", f"The dependency group {group!r} includes itself.")
     out: list[str] = []
-    for item in known.get(group) or []:
+    for item in _list(known.get(group)):
         if isinstance(item, str):
             out.append(item)
         elif isinstance(item, dict) and isinstance(item.get("include-group"), str):
@@ -409,7 +427,7 @@ def _group(known: dict[str, Any], group: str, above: tuple[str, ...]) -> list[st
 
 
 def _pylock(source: Source, data: dict[str, Any]) -> None:
-    for item in data.get("packages") or []:
+    for item in _list(data.get("packages")):
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):
             continue
         version, marker = item.get("version"), item.get("marker")

@@ -358,13 +358,47 @@ def test_pylock_and_conda_yaml(ctx: Context, tmp_path: Path) -> None:
     assert set(left_out(result)) == {"2 packages", "-r more.txt"}
 
 
+def test_a_wheel_beside_a_requirements_file(ctx: Context, tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    wheel = make_wheel(folder, "beside", "1.0")
+    (folder / "requirements.txt").write_text(f"./{wheel.name}\n")
+    monkeypatch.chdir(tmp_path)  # a server's own directory is not the file's
+    import_packages(ctx, "project/requirements.txt")
+    assert installed(ctx) == {"beside": "1.0"}
+
+
 @pytest.mark.parametrize(
-    "what", ["user-site", "nowhere", "empty", "binary.txt", "broken.toml", "", "large.txt"]
+    ("name", "text"),
+    [
+        ("pylock.toml", "packages = 5"),
+        ("pylock.toml", 'packages = "abc"'),
+        ("pyproject.toml[dev]", "[dependency-groups]\ndev = 5"),
+        ("pyproject.toml[dev]", '[dependency-groups]\ndev = "abc"'),
+        ("pyproject.toml", "project = 3"),
+        ("environment.yml", "dependencies: 3"),
+    ],
+)
+def test_files_of_another_shape_ask_for_nothing(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name.partition("[")[0]).write_text(text)
+    assert sources.read(str(tmp_path / name), user_site="", home=str(tmp_path)).wanted == []
+
+
+def test_a_text_that_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("".join(f"on day {n} it rained\n" for n in range(5000)))
+    found = sources.read(str(tmp_path / "log.txt"), user_site="", home=str(tmp_path))
+    assert not found.wanted and len(found.left_out) == sources.MAX_LEFT_OUT + 1
+    assert found.left_out[-1]["requirement"] == f"{5000 - sources.MAX_LEFT_OUT} more"
+
+
+@pytest.mark.parametrize(
+    "what", ["user-site", "nowhere", "empty", "binary.txt", "broken.toml", "deep.toml", "", "large.txt"]
 )
 def test_sources_that_are_none(ctx: Context, tmp_path: Path, what: str, monkeypatch: Any) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary.txt").write_bytes(b"\0\1\2")
     (tmp_path / "broken.toml").write_text("[[")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 20_000)
     (tmp_path / "large.txt").write_bytes(b"x\n" * (sources.MAX_FILE // 2 + 1))
     before = env_snapshot(ctx)
     monkeypatch.chdir(tmp_path)
