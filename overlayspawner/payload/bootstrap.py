@@ -255,7 +255,15 @@ def _payload() -> str:
 
 def _under_deadline(spec: Spec, base: Base, home: str) -> Callable[[], Found]:
     """Begin :func:`open_storage` in a child; return what gives up on it ``spec.deadline`` seconds later."""
-    child = Child(lambda: open_storage(spec, base, home).__dict__)
+
+    def work() -> dict[str, object]:
+        try:
+            return open_storage(spec, base, home).__dict__
+        except Exception as e:
+            _say("bootstrap-failed", f"{type(e).__name__}: {e}")
+            raise
+
+    child = Child(work)
 
     def found() -> Found:
         try:

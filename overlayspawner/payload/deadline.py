@@ -84,7 +84,7 @@ class Child:
                 data += chunk
         finally:
             os.close(self._read)
-        os.waitpid(self._pid, 0)
+        self._wait(0)
         return jsontext.loads(data.decode("utf-8", "replace"))
 
     def _kill(self) -> None:
@@ -94,4 +94,10 @@ class Child:
             except OSError:
                 continue  # it has no group of its own yet, or is gone
         # not waited for: in a hung file system it stays until that answers
-        os.waitpid(self._pid, os.WNOHANG)
+        self._wait(os.WNOHANG)
+
+    def _wait(self, options: int) -> None:
+        try:
+            os.waitpid(self._pid, options)
+        except ChildProcessError:
+            pass  # whoever started us ignores SIGCHLD, and so the system does not keep it

@@ -76,6 +76,7 @@ def make_dir(environ: Mapping[str, str], home: str, mode: int = 0o700) -> str:
             os.chmod(path, mode)
             for sub in ("config", "config/jupyter_server_config.d"):
                 os.mkdir(os.path.join(path, sub), 0o755)
+            files.write_test(os.path.join(path, "test"))  # directories can be made where files find no space
         except OSError:
             files.remove_tree(path)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -279,6 +280,57 @@ def test_a_storage_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPa
     assert (context.mode, [n["code"] for n in context.notices]) == ("degraded", ["deadline"])
     assert "[deadline]" in capfd.readouterr().err
     runtime.remove(context.runtime)
+
+
+def test_why_a_storage_could_not_be_opened_is_in_the_log(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(bootstrap, "open_storage", fail)
+    environ = {
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+        "OVERLAYSPAWNER_SPEC": Spec().to_json(),
+    }
+    after = start(environ, monkeypatch)
+    context = Context.load(after["OVERLAYSPAWNER_RUNTIME"])
+    assert (context.mode, [n["code"] for n in context.notices]) == ("degraded", ["bootstrap-failed"])
+    assert "RuntimeError: nobody thought of this" in capfd.readouterr().err
+
+
+def test_a_place_without_space_is_passed_over(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(full)], check=False)
+    if made.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        (full / "filler").write_bytes(b"x" * 4096)
+        found = runtime.make_dir({"XDG_RUNTIME_DIR": str(full), "TMPDIR": str(tmp_path)}, "/nowhere")
+        assert os.path.dirname(found) == str(tmp_path)
+        assert os.listdir(full) == ["filler"]
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+
+
+def test_whoever_started_us_may_ignore_that_children_end(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+        "OVERLAYSPAWNER_SPEC": Spec().to_json(),
+    }
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        after = start(environ, monkeypatch)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert Context.load(after["OVERLAYSPAWNER_RUNTIME"]).mode == "normal"
 
 
 def test_root_touches_nothing_in_the_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
