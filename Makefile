@@ -10,6 +10,7 @@ VENV_HUB5 := .venv-hub5
 BIN := $(VENV)/bin
 
 QUICK := not engine and not browser and not network and not slow
+ONE_BY_ONE := engine or browser
 # What depends on the hub's version, and so is run with both.
 HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py)
 PYTEST_ARGS ?=
@@ -30,8 +31,10 @@ test: lint env env-hub5 engine images proxy chromium ## everything: lint, and al
 	  echo "== what depends on the hub, with JupyterHub 5 =="; \
 	  $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) $(PYTEST_ARGS) || status=$$?; \
 	fi; \
-	echo "== all tests, with the newest JupyterHub =="; \
-	$(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
+	echo "== without an engine, two at a time, with the newest JupyterHub =="; \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not ($(ONE_BY_ONE))" $(PYTEST_ARGS) || status=$$?; \
+	echo "== with engine and browser, with the newest JupyterHub =="; \
+	$(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS) || status=$$?; \
 	exit $$status
 
 .PHONY: test-quick
