@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -105,9 +104,7 @@ def test_hub_killed_in_mid_start(hub: RunningHub) -> None:
         assert not event.get("failed") and not event.get("ready"), event
     hub.stop(signal.SIGKILL)
     hub.start()
-    while not hub.model("midstart")["servers"][""]["ready"]:
-        time.sleep(0.2)
-    server = hub.server("midstart")
+    server = hub.wait_found("midstart")
     assert server.get("lab").status_code == 200
 
 

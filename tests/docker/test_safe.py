@@ -23,6 +23,8 @@ async def form(spawner):
     return '<label>Course <input name="course" value="none"></label>'
 
 c.Spawner.options_form = form
+# A hub that comes back waits no longer than this for a server, on a busy machine too.
+c.Spawner.http_timeout = 120
 c.Spawner.options_from_form = lambda data: {"course": data["course"][0], "seen": sorted(data)}
 """
 HOME = HOMES["stacks"]
@@ -134,9 +136,7 @@ def test_a_hub_that_is_killed_while_a_reset_starts(hub: RunningHub) -> None:
         assert not event.get("failed") and not event.get("ready"), event
     hub.stop(signal.SIGKILL)
     hub.start()
-    while not hub.model(user)["servers"][""]["ready"]:
-        time.sleep(0.2)
-    server = hub.server(user)
+    server = hub.wait_found(user)
     assert len(folders(hub, user)) == 1 and not server.packages()
     server.install("tinydata")
     hub.stop_server(user)

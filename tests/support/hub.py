@@ -364,6 +364,21 @@ class RunningHub:
                 break
         raise SpawnFailed(seen)
 
+    def wait_found(self, user: str, *, timeout: float = 120) -> Server:
+        """Wait until a hub that was started again has found a server that was starting; return its client.
+
+        JupyterHub calls the server ready before it tells the proxy the way to it.
+        """
+        server = self.server(user)
+        end = time.monotonic() + timeout
+        while True:
+            model = self.model(user)["servers"].get("")
+            assert model is not None, f"the hub gave the server up:\n{self.log()}"
+            if model["ready"] and server.get("api").ok:
+                return server
+            assert time.monotonic() < end, f"the server is not found:\n{self.log()}"
+            time.sleep(0.2)
+
     def stop_server(self, user: str, name: str = "", *, timeout: float = 60) -> None:
         """Stop a server and wait until the hub says so; with ``remove=True`` its container is gone then."""
         answer = self.call("DELETE", self._path(user, name))
