@@ -197,6 +197,8 @@ def _usage(name: str, parser: argparse.ArgumentParser) -> str:
             words.append(f"[{text} ...]")
         elif action.nargs == "+":
             words.append(f"{text} [{text} ...]")
+        elif action.nargs == "?":
+            words.append(f"[{text}]")
         else:
             words.append(text)
     return " ".join(words)

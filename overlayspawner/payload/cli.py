@@ -139,6 +139,8 @@ def _history(options: argparse.Namespace) -> int:
         if revision.get("action") == "undo":
             words += "" if revision.get("undoes") else " (a reset)"
             words += " (by a download)" if revision.get("undo") == "download" else ""
+        if revision.get("folder"):
+            words += f" (moved to {revision['folder']})"
         who = str(revision.get("who") or "")
         rows.append((str(revision.get("id")), str(revision.get("when", "")), who, words))
     cli_output.table(rows)

@@ -145,7 +145,7 @@ def test_starting_over(overlay: Overlay, environ: dict[str, str], home: Path, py
     (folder,) = (home / ".overlay").glob("default.reset-*")
     assert (done.returncode, done.stderr, str(folder) in done.stdout) == (0, "", True)
     assert overlay("list").stdout == "" and overlay("doctor").returncode == 0
-    assert overlay("history").stdout.split()[-1] == "reset"
+    assert overlay("history").stdout.endswith(f"reset (moved to {folder})\n")
     assert json.loads(overlay("status", "--json").stdout)["undoable"] == {"revision": 1, "offline": True}
     done = overlay("undo")
     assert done.returncode == 0, done
