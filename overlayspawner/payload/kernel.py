@@ -24,6 +24,8 @@ def main(argv: list[str]) -> int:
     options = dict(zip(argv[:split:2], argv[1:split:2]))
     command = argv[split + 1 :]
     runtime = options["--runtime"]
+    mark = options.get("--mark", "")
+    served = _watch_end(mark)
     context = _context(runtime)
     own = sys.path.pop(0)  # the zip, put there by the interpreter
     why = options.get("--base", "")
@@ -34,9 +36,9 @@ def main(argv: list[str]) -> int:
             from overlayspawner.payload.kernelstack import import_stack
 
             _environment(context)
-            import_stack(context, options.get("--mark", ""), command)
+            import_stack(context, mark, command)
             _magics(context)
-    _watch_ready(options.get("--mark", ""))
+    _watch_ready(mark, served)
     for name in [n for n in sys.modules if n.split(".")[0] == "overlayspawner"]:
         del sys.modules[name]  # a user's notebook may import a pip-installed one
     sys.path_importer_cache.pop(own, None)
@@ -99,21 +101,56 @@ def _magics(context: Context) -> None:
             setattr(PackagingMagics, name, magic(program, original))
 
 
-def _watch_ready(mark: str) -> None:
-    """Take the mark away when the kernel begins to serve."""
+def _watch_end(mark: str) -> Callable[[], None]:
+    """Take the mark away where somebody ends a kernel that is starting: that is no death.
+
+    Returns
+    -------
+    What puts the signal back. (An interrupt does nothing to a kernel that is starting: see ``kernel.sh``.)
+    """
+    if not mark:
+        return lambda: None
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ended(number: int, frame: object) -> None:
+        _remove(mark)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def put_back() -> None:
+        if signal.getsignal(signal.SIGTERM) is ended:
+            signal.signal(signal.SIGTERM, before)
+
+    signal.signal(signal.SIGTERM, ended)
+    return put_back
+
+
+def _remove(mark: str) -> None:
+    try:
+        os.unlink(mark)
+    except OSError:
+        pass
+
+
+def _watch_ready(mark: str, served: Callable[[], None]) -> None:
+    """Take the mark away when the kernel begins to serve, and call ``served``."""
     if not mark:
         return
 
     def ready() -> None:
-        try:
-            os.unlink(mark)
-        except OSError:
-            pass
+        _remove(mark)
+        served()
 
     app = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
     original = getattr(app, "start", None)
     if original is None:
         ready()  # not an ipykernel: nothing to watch
+        import signal
+
+        # ipykernel ignores it too, but for what a cell runs; another module expects it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return
 
     def start(self: object) -> object:

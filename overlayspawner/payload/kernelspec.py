@@ -377,6 +377,8 @@ def kernel_script(context: Context, no_user_site: str) -> str:
         "    if { hooks || ! whole; } && ! starts; then\n"
         f'        exec {base} -s $options {tail} --base python -- "$@"\n'
         "    fi\n"
+        # Until it is ready there is nothing to interrupt, and a death would be taken for a package's doing.
+        "    trap '' INT\n"
         '    : >"$mark" 2>/dev/null\n'
         f'    exec "$python" $options {tail} --mark "$mark" -- "$@"\n'
         "fi\n"

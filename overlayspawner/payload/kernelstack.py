@@ -63,6 +63,9 @@ def _run_base(context: Context, culprit: str, reason: str, mark: str, command: l
     )
     if mark:
         files.unlink(mark)  # its task is done: this kernel did not die
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # kernel.sh had it ignored
     python = context.base.executable
     os.execv(python, [python, "-s", *command])  # noqa: S606
 
@@ -258,7 +261,15 @@ def _trial(context: Context, foreign: dict[str, str]) -> str:
                 return ""
     except (OSError, ValueError):
         pass
-    pid = os.fork()
+    import signal
+
+    # where whoever started us ignores it, the system does not keep how a child ended
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        pid = os.fork()
+    except OSError:  # no process is left to be had: then without a trial
+        signal.signal(signal.SIGCHLD, before)
+        return ""
     if pid == 0:
         try:
             null = os.open(os.devnull, os.O_RDWR)
@@ -273,6 +284,7 @@ def _trial(context: Context, foreign: dict[str, str]) -> str:
         finally:
             os._exit(1)
     why = _wait(pid)
+    signal.signal(signal.SIGCHLD, before)
     if not why:
         try:
             files.write_atomic(tried, stamp, 0o600, sync=False)

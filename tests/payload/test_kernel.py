@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +389,49 @@ def test_the_base_kernel(open_overlay, home: Path) -> None:
     with Kernel(context, home, name="python3-base") as kernel:
         kernel.start()
         assert kernel.run("import sys; print(sys.prefix)").strip() == context.base.prefix
+
+
+@slow
+@pytest.mark.parametrize("wait", [0.0, 0.2])
+@pytest.mark.parametrize("how", ["interrupted", "restarted", "ended"])
+def test_a_kernel_that_somebody_stops_while_it_starts_keeps_the_overlay(
+    open_overlay, home: Path, how: str, wait: float
+) -> None:
+    context = open_overlay()
+    with Kernel(context, home) as kernel:
+        kernel.manager.start_kernel(env=kernel.env)
+        while not os.listdir(context.runtime + "/starting"):
+            time.sleep(0.005)
+        time.sleep(wait)
+        if how == "interrupted":
+            kernel.manager.interrupt_kernel()
+            time.sleep(0.1)
+            if not kernel.manager.is_alive():  # what a server's restarter does
+                kernel.manager.restart_kernel(now=True)
+        else:
+            if how == "ended":
+                # once our code runs; before, Python has only begun
+                while b"ipykernel_launcher" not in Path(f"/proc/{pid(kernel)}/cmdline").read_bytes():
+                    time.sleep(0.005)
+                time.sleep(0.2)
+                kernel.manager.signal_kernel(signal.SIGTERM)
+            kernel.manager.restart_kernel()
+        kernel.client = kernel.manager.client()
+        kernel.client.start_channels()
+        kernel.client.wait_for_ready(timeout=60)
+        assert kernel.run("import sys; print(sys.prefix)").strip() == context.env.path
+        # and it can be interrupted as ever
+        ident = kernel.client.execute("import time\nprint('now', flush=True)\ntime.sleep(600)")
+        while kernel.client.get_iopub_msg(timeout=60)["msg_type"] != "stream":
+            pass
+        kernel.manager.interrupt_kernel()
+        while (reply := kernel.client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != ident:
+            pass
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+    assert notices(context) == {}
+
+
+def pid(kernel: Kernel) -> int:
+    provisioner = kernel.manager.provisioner
+    assert provisioner is not None
+    return int(provisioner.pid)
