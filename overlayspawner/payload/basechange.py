@@ -234,6 +234,8 @@ def _read(env: Env) -> Optional[dict[str, Any]]:
 
 
 def _write(env: Env, data: Mapping[str, Any]) -> None:
+    if os.path.islink(env.state):
+        return
     try:
         text = json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n"
         files.write_atomic(path(env), text, sync=False)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from overlayspawner.payload import files, journal, revisions, rollback, snapshot, space
+from overlayspawner.payload import files, journal, links, revisions, rollback, snapshot, space
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.lease import Lease, overlay_lock, storage_error
 from overlayspawner.payload.moves import KEPT, SET_ASIDE, Ops
@@ -217,9 +217,11 @@ def repair(overlay: Overlay, env: Env, lease: Lease) -> str:
     Raises
     ------
     OverlayError
-        The storage can't be written to, or the lease was lost. Trying again later is safe.
+        The storage can't be written to, or the lease was lost. Trying again later is safe. ``damaged-file``:
+        there are links where the overlay's own files should be.
     """
     files.mark("repair")
+    links.refuse(links.of_overlay(overlay))
     try:
         try:
             state = _repair(overlay, env, lease)

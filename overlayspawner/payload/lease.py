@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from overlayspawner.payload import files, space
+from overlayspawner.payload import files, links, space
 from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.overlay import Env, Overlay
 
@@ -251,6 +251,7 @@ def _lock_path(env: Env) -> str:
 
 
 def _try(env: Env, who: str) -> Lease:
+    links.refuse(links.of_env(env))
     files.mkdir(env.state)
     fd = files.open_lock(_lock_path(env))
     try:

@@ -73,7 +73,7 @@ def restore(
     except OverlayError as e:
         if e.code == "not-restored":
             job.mark.reached(env, Since(job.overlay, ctx), job.failed)
-        elif e.code != "busy":
+        elif e.code not in ("busy", "damaged-file"):
             job.mark.stopped(env, e)
         raise
     return result

@@ -83,11 +83,12 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
         found.notices.append(problem)
     found.user_kernel = kernelspec.user_kernel(home)
     path = overlay_path(spec, home)
-    if os.geteuid() == 0 and _leads_out(spec, path, home):
+    out = _leads_out(spec, base, path, home) if os.geteuid() == 0 else ""
+    if out:
         found.notices.append(
             notice(
                 "damaged-file",
-                f"{path} is a link that leads out of your home directory: root does not follow it.",
+                f"{out} is a link that leads out of your home directory: root does not follow it.",
                 "Replace it by a directory, then restart your server.",
             )
         )
@@ -146,19 +147,26 @@ def _take_safe(spec: Spec, base: Base, path: str, found: Found) -> bool:
         return spec.safe
 
 
-def _leads_out(spec: Spec, path: str, home: str) -> bool:
-    """Whether links lead from the overlay's place to another one than the storage that it belongs to.
+def _leads_out(spec: Spec, base: Base, path: str, home: str) -> str:
+    """Return what leads by a link from the overlay's place out of the storage that it belongs to, or ``""``.
 
-    A user may have made them; with the rights of root they would reach what is not that user's. In a home of
+    A user may have made it; with the rights of root it would reach what is not that user's. In a home of
     root's own they are root's.
     """
     try:
         if os.stat(home).st_uid == 0:
-            return False
+            return ""
     except OSError:
-        return False
+        return ""
     root = home if spec.path.startswith("~/") else storage_root(spec, home)
-    return not os.path.isabs(spec.path) and root != "/" and not is_under(path, root)
+    if os.path.isabs(spec.path) or root == "/":
+        return ""
+    overlay = Overlay(path, kind=spec.kind)
+    env = overlay.env(base)
+    lib = os.path.join(env.path, "lib")
+    inside = [path, overlay.envs, overlay.revisions, os.path.join(path, "locks"), env.path, env.state]
+    inside += [env.bin, lib, os.path.dirname(env.site_packages), env.site_packages]
+    return next((place for place in inside if not is_under(place, root)), "")
 
 
 def _is_lost(spec: Spec, home: str) -> bool:

@@ -230,7 +230,8 @@ def left_behind(overlay: Overlay, env: Env) -> list[str]:
     after a minute.
     """
     out = []
-    for folder in (env.state, overlay.path, overlay.revisions, overlay.envs):
+    folders = (env.state, overlay.path, overlay.revisions, overlay.envs)
+    for folder in [folder for folder in folders if not os.path.islink(folder)]:  # not what is the user's
         with contextlib.suppress(OSError):
             for name in sorted(os.listdir(folder)):
                 path = os.path.join(folder, name)

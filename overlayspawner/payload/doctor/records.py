@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any, Optional
 
-from overlayspawner.payload import dists, files, lease, merge, procs, revisions, snapshot
+from overlayspawner.payload import dists, files, lease, links, merge, procs, revisions, snapshot
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.doctor.common import FIX, Check, aside, check, some
 from overlayspawner.payload.overlay import SCHEMA_VERSION, Env, Overlay
@@ -36,6 +36,9 @@ def _shown(overlay: Overlay, path: str) -> str:
 
 def damaged(overlay: Overlay, env: Env) -> list[str]:
     """Return the paths of our own files that are not what they should be."""
+    linked = [*links.of_overlay(overlay), *links.of_env(env)]
+    if linked:
+        return linked  # the rest is looked at when they are out of the way
     out = []
     for folder, plain, folders in (
         (overlay.path, _FILES, _FOLDERS),
