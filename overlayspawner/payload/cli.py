@@ -45,7 +45,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{e.filename}: {e.strerror}" if e.filename else str(e)
         cli_output.complain(OverlayError("internal", f"The system reported an error: {what}."), options.json)
         return 1
+    except Exception as e:
+        cli_output.complain(_bug(e), options.json)
+        return 1
     return code
+
+
+def _bug(error: Exception) -> OverlayError:
+    """Return what to tell, and to report, about a mistake of ours: where it was, but no traceback."""
+    import traceback
+
+    from overlayspawner.payload.procs import redact
+
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+    text = redact(f"An unexpected {type(error).__name__} in {where}: {error}")
+    return OverlayError("internal", text, "`overlay doctor` checks the overlay; please report this line.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from overlayspawner.payload import bootstrap, files
+from overlayspawner.payload import bootstrap, cli, cli_context, files
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import CODES, SPEC_ENV, Spec
 from overlayspawner.payload.probe import probe
@@ -474,3 +474,18 @@ def test_the_doctor_says_who_is_writing(overlay: Overlay, site: Path, home: Path
         assert done.returncode == 0 and "a test is changing the overlay" in done.stdout
         busy = overlay("install", "tinydata")
         assert (busy.returncode, "[busy]" in busy.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_mistake_of_ours_shows_no_traceback(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(runtime: str, **options: object) -> Context:
+        raise RuntimeError("at https://me:hunter2@example.org/")
+
+    monkeypatch.setattr(cli_context, "find", broken)
+    assert cli.main(["status", *options]) == 1
+    out, err = capsys.readouterr()
+    text = out + err
+    assert "Traceback" not in text and "hunter2" not in text
+    assert "RuntimeError in test_cli.py, line" in text and "internal" in text

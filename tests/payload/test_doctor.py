@@ -169,6 +169,7 @@ FAULTS: dict[str, tuple[Callable[[Parts], object], str]] = {
     "data gone": (lambda p: (p.env / "share" / "tinydata" / "data.txt").unlink(), "files"),
     "bytecode short": (lambda p: p.pyc(lambda raw: raw[:9]), "bytecode"),
     "bytecode cut": (lambda p: p.pyc(lambda raw: raw[:-20]), "bytecode"),
+    "bytecode with a wrong byte": (lambda p: p.pyc(lambda raw: raw[:20] + b"\xff" + raw[21:]), "bytecode"),
     "bytecode zeros": (lambda p: p.pyc(lambda raw: bytes(len(raw))), "bytecode"),
     "link to nowhere": (lambda p: (p.site / "data").symlink_to("/gone/data"), "links"),
     "pylock cut": (lambda p: (p.env / "pylock.toml").write_text("[[packages"), "lock"),

@@ -133,7 +133,7 @@ def _is_bad_pyc(path: str) -> bool:
         return not raw.strip(b"\0")
     try:
         marshal.loads(raw[_HEADER:])  # noqa: S302  # what Python itself does with it; the code is not run
-    except (EOFError, ValueError, TypeError):
+    except Exception:  # one wrong byte may give anything: SystemError, MemoryError
         return True
     return False
 
