@@ -310,16 +310,19 @@ def hold(directory: str) -> int | None:
     """
     import fcntl
 
+    path = os.path.join(directory, LOCK)
+    # under another name until it is locked: another server that starts may be sweeping right now
+    fresh = f"{path}.{os.urandom(4).hex()}"
     try:
-        fd = os.open(
-            os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(fresh, path)
     except OSError:
         os.close(fd)
+        files.discard(fresh)
         return None
     return fd
 

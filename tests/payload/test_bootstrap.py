@@ -397,6 +397,45 @@ def test_only_runtime_dirs_without_a_server_are_swept(tmp_path: Path) -> None:
     assert not alive.exists()
 
 
+def test_a_runtime_dir_is_never_taken_for_one_without_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server that starts at the same time sweeps at the worst moments."""
+    import fcntl
+
+    keep, mine = (tmp_path / (runtime.PREFIX + name) for name in ("keep", "mine"))
+    for path in (keep, mine):
+        path.mkdir()
+    swept = []
+    lock, rename = fcntl.flock, os.rename
+    code = f"from overlayspawner.payload import runtime; print(runtime.sweep({str(keep)!r}))"
+
+    def sweep() -> None:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        swept.append(done.stdout.strip())
+
+    def between(act):
+        def do(*args):
+            sweep()
+            out = act(*args)
+            sweep()
+            return out
+
+        return do
+
+    monkeypatch.setattr(fcntl, "flock", between(lock))
+    monkeypatch.setattr(os, "rename", between(rename))
+    held = runtime.hold(str(mine))
+    assert held is not None
+    monkeypatch.undo()
+    sweep()
+    assert len(swept) >= 3 and set(swept) == {"0"}
+    assert mine.is_dir()
+    os.close(held)
+    sweep()
+    assert swept[-1] == "1"
+
+
 def test_after_a_start_as_root_kernels_see_the_user_site(open_overlay) -> None:
     """What the root start changed for the server is not the image's."""
     changed = {"PYTHONNOUSERSITE": "1", "JUPYTER_CONFIG_PATH": "/ours:/image"}

@@ -11,8 +11,9 @@ import json
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from overlayspawner.payload import bootstrap, runtime
@@ -53,7 +54,7 @@ def load(serverapp: Any) -> None:
         adapt.kernels(serverapp, context)
         adapt.terminals(serverapp, context, environ)
         _serve(serverapp, context)
-        _in_background(context)
+        _in_background(context, serverapp.log)
     except (Exception, SystemExit) as e:
         code, text = (
             (e.code, e.message) if isinstance(e, OverlayError) else ("internal", f"{type(e).__name__}: {e}")
@@ -138,17 +139,21 @@ def _serve(serverapp: Any, context: Context) -> None:
     atexit.register(service.jobs.stop, STOP_TIMEOUT)
 
 
-def _in_background(context: Context) -> None:
+def _in_background(context: Context, log: Any) -> None:
     """Do what nobody waits for: what is left out, wrappers of the image's commands, old runtime dirs."""
 
     def work() -> None:
-        try:
-            hidden.look(context)
-            runtime.write_wrappers(context)
-            for place in places:
-                runtime.sweep(place)
-        except OSError:
-            pass  # a full /tmp: the image's commands then run on the base, as they do without us
+        acts: list[Callable[[], object]] = [
+            lambda: hidden.look(context),
+            lambda: runtime.write_wrappers(context),
+            *(partial(runtime.sweep, place) for place in places),
+        ]
+        for act in acts:
+            try:
+                act()
+            except Exception as e:
+                # a full /tmp, or files of somebody's: the image's commands then run on the base
+                log.info("overlayspawner: %s: %s", type(e).__name__, e)
 
     local = context.overlay.local if context.overlay is not None else ""
     places = [place for place in (context.runtime, local) if place]
