@@ -29,14 +29,23 @@ def test_they_are_there_when_the_server_starts(fresh: Damaged, index: LocalIndex
     assert "restore-waiting" not in started.codes()
 
 
+@pytest.mark.parametrize("lifetime", ["persistent", "ephemeral"])
+@pytest.mark.parametrize("how", ["hangs", "refuses", "is gone"])
 def test_an_index_that_does_not_answer_delays_a_start_but_does_not_stop_it(
-    fresh: Damaged, index: LocalIndex
+    fresh: Damaged, index: LocalIndex, lifetime: str, how: str
 ) -> None:
-    hanging = index.url.replace("/simple", "/hang")
-    assert hanging != index.url
-    started = fresh.start(restore="before-start", index_url=hanging, start_timeout=4.0)
+    urls = {
+        "hangs": index.prefixed("hang"),
+        "refuses": index.prefixed("500"),
+        "is gone": "http://127.0.0.1:9/",
+    }
+    started = fresh.start(restore="before-start", index_url=urls[how], start_timeout=4.0, lifetime=lifetime)
     assert started.context.mode == "normal"
     assert started.codes().keys() & {"restore-waiting", "restore-partial"}
+    # what was asked for stays; the running server, or the next start, has it
+    assert (fresh.overlay / "requirements.txt").read_text() == "tinyleaf\n"
+    again = fresh.start(restore="before-start", index_url=index.url, lifetime=lifetime)
+    assert list(Path(again.context.env.site_packages).glob("tinyleaf-*.dist-info")), again.log
 
 
 def test_it_is_left_to_the_server_by_default(fresh: Damaged, index: LocalIndex) -> None:
