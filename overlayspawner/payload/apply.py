@@ -159,9 +159,16 @@ class Job:
     # -- the way through --------------------------------------------------------------------------------
 
     def run(self, lease: Any) -> dict[str, Any]:
+        gone = not os.path.lexists(self.overlay.requirements)
         state = repair(self.overlay, self.env, lease)
         if state != "clean":
             self.events.say("resolving", f"An earlier change had been interrupted; it was {state}.")
+        if gone and os.path.lexists(self.overlay.requirements):
+            self.events.say(
+                "resolving",
+                "requirements.txt was missing: it was written again as of the last change."
+                " To uninstall everything, empty it and run `overlay sync`.",
+            )
         self.events.check_cancel()
         with contextlib.suppress(OSError):
             # what other tools did before is not this change's doing

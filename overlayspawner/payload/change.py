@@ -56,6 +56,8 @@ class Commit:
         What the revision records besides what is known here: ``action``, ``argv``, ``who``, ``when`` …
     placed:
         Relative path, inode and size of each file that comes in.
+    again:
+        What is pending again afterwards; see :func:`overlayspawner.payload.merge.realised`.
     """
 
     overlay: Overlay
@@ -67,6 +69,7 @@ class Commit:
     remove: list[str] = field(default_factory=list)
     revision: dict[str, Any] = field(default_factory=dict)
     placed: list[tuple[str, int, int]] = field(default_factory=list)
+    again: dict[str, list[str]] = field(default_factory=dict)
 
     def run(self, lease: Lease) -> dict[str, Any]:
         """Make the change and return its revision.
@@ -112,7 +115,10 @@ class Commit:
             revision = self._move(lease, keep)
         except BaseException:
             # also for KeyboardInterrupt: nothing may be left half done that can be undone at once
-            _try_twice(self.env, lambda: rollback.undo(self.env, entry, lease, keep_stage=True))
+            if revisions.find_change(self.overlay, self.name, entry["first"]) is None:
+                _try_twice(self.env, lambda: rollback.undo(self.env, entry, lease, keep_stage=True))
+            else:
+                _try_twice(self.env, lambda: rollback.finish(self.overlay, self.env, entry, lease))
             raise
         _try_twice(self.env, lambda: rollback.finish(self.overlay, self.env, entry, lease))
         return revision
@@ -128,6 +134,7 @@ class Commit:
             "stage_inode": rollback.inode(os.path.join(self.env.state, SET_ASIDE)),
             "add": self.add,
             "remove": self.remove,
+            "again": self.again,
             "action": self.revision.get("action", ""),
             "keep": keep,
         }
@@ -170,15 +177,25 @@ class Commit:
         return revision
 
     def _record(self, before: Requirements, after: Requirements, keep: bool) -> dict[str, Any]:
+        from overlayspawner.payload import merge
         from overlayspawner.payload.procs import redact
 
+        lines = {
+            "before": [redact(r.text) for r in before.entries()],
+            "after": [redact(r.text) for r in after.entries()],
+        }
+        last = merge.last(self.overlay)
+        done = merge.realised(last, self.revision.get("action", ""), after, self.add, self.remove, self.again)
+        effect = {
+            "before": [redact(r.text) for r in last.entries()],
+            "after": [redact(r.text) for r in Requirements(done).entries()],
+        }
         return {
             "undo": "offline" if keep else None,
             **self.revision,
-            "requirements": {
-                "before": [redact(r.text) for r in before.entries()],
-                "after": [redact(r.text) for r in after.entries()],
-            },
+            "requirements": lines,
+            # where edits by hand came into effect: the file does not tell what was so before
+            **({"realised": effect} if effect != lines else {}),
             "kept": keep,
             "in_the_way": self.ops.in_the_way,
             "change": self.name,
@@ -230,6 +247,7 @@ def repair(overlay: Overlay, env: Env, lease: Lease) -> str:
                 raise
             state = _repair(overlay, env, lease)
         _sweep(overlay, env, lease)
+        _bring_back(overlay, lease)
     except OSError as e:
         raise storage_error(e) from e
     space.prepare(env)
@@ -251,6 +269,16 @@ def _repair(overlay: Overlay, env: Env, lease: Lease) -> str:
         return "finished"
     rollback.undo(env, entry, lease)
     return "undone"
+
+
+def _bring_back(overlay: Overlay, lease: Lease) -> None:
+    """Write a ``requirements.txt`` that is missing: one that is lost is not one that asks for nothing."""
+    from overlayspawner.payload import merge
+
+    if not os.path.lexists(overlay.requirements):
+        with overlay_lock(overlay):
+            lease.check()
+            merge.bring_back(overlay)
 
 
 def _remember(env: Env, steps: Iterable[Sequence[str]]) -> None:

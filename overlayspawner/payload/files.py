@@ -312,7 +312,8 @@ def write_new(path: str, data: str, mode: int = 0o644) -> bool:
     try:
         os.link(tmp, path)
     except FileExistsError:
-        return False
+        # a network file system may do what it is asked for twice, and tell of the second time
+        return _is_link_of(tmp, path)
     except OSError:
         # No hard links here (some network and FUSE file systems). Writers hold a lock, so that looking
         # first is good enough.
@@ -323,6 +324,13 @@ def write_new(path: str, data: str, mode: int = 0o644) -> bool:
     finally:
         discard(tmp)
     return True
+
+
+def _is_link_of(path: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(other))
+    except OSError:
+        return False
 
 
 def unlink(path: str) -> None:

@@ -113,7 +113,7 @@ class Mark:
         out: set[str] = set()
         for data in self._later(overlay):
             if is_of(data, env):
-                lines = data.get("requirements") or {}
+                lines = data.get("realised") or data.get("requirements") or {}
                 out |= set(_texts(lines.get("after"))) - set(_texts(lines.get("before")))
         return out
 
@@ -125,7 +125,7 @@ class Mark:
         for data in self._later(overlay):
             if is_of(data, env):
                 continue
-            lines = data.get("requirements") or {}
+            lines = data.get("realised") or data.get("requirements") or {}
             after = _names(lines.get("after"))
             out.update((name, None) for name in _names(lines.get("before")) if name not in after)
         return list(out)
@@ -203,7 +203,7 @@ def asked(overlay: Overlay, ctx: Context, *, fresh: bool = False) -> tuple[list[
         The file can't be read.
     """
     if fresh:
-        source = Requirements.read(overlay.requirements)
+        source = merge.now(overlay)
     else:
         source = merge.last(overlay)
     mine = sorted(redact(entry.text) for entry in source.entries())

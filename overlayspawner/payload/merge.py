@@ -8,7 +8,7 @@ wins, and shows as pending until a change realises it. Nothing here installs any
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
 from overlayspawner.payload import contract, files, revisions
@@ -45,6 +45,38 @@ def last(overlay: Overlay) -> Requirements:
     return Requirements("".join(f"{line}\n" for line in lines))
 
 
+def now(overlay: Overlay) -> Requirements:
+    """Return the user's file, or what the last change realised: to lose the file is no edit of it.
+
+    Raises
+    ------
+    OSError
+        The file can't be read.
+    """
+    if not os.path.exists(overlay.requirements):
+        return last(overlay)
+    found = Requirements.read(overlay.requirements)
+    return last(overlay) if any("\0" in line for line in found.lines) else found
+
+
+def bring_back(overlay: Overlay) -> bool:
+    """Write the user's file again where it is missing; return whether it was.
+
+    Raises
+    ------
+    OSError
+        The storage can't be written to.
+    """
+    if os.path.lexists(overlay.requirements):
+        return False
+    lines = [entry.text for entry in last(overlay).entries()]
+    if not lines:
+        return False
+    secret = any(redact(line) != line for line in lines)
+    text = "".join(line + "\n" for line in lines)
+    return files.write_new(overlay.requirements, text, 0o600 if secret else 0o644)
+
+
 def save(overlay: Overlay, text: str) -> None:
     """Keep the lines that a change realised; an equal copy is left as it is.
 
@@ -64,7 +96,12 @@ def save(overlay: Overlay, text: str) -> None:
 
 
 def realised(
-    before: Requirements, action: str, after: Requirements, add: Iterable[str], remove: Iterable[str]
+    before: Requirements,
+    action: str,
+    after: Requirements,
+    add: Iterable[str],
+    remove: Iterable[str],
+    again: Optional[Mapping[str, Sequence[str]]] = None,
 ) -> str:
     """Return the text to :func:`save` after a change.
 
@@ -81,10 +118,13 @@ def realised(
         The file as the change leaves it.
     add, remove:
         Lines and names that the change set and removed by itself.
+    again:
+        What an undoing makes pending again: lines to ``set`` and keys to ``drop`` here, not in the file.
     """
     gone = set(remove)
     if action in RESOLVING:
-        kept = [] if action == "sync" else before.entries()
+        unclear = after.unclear()
+        kept = [entry for entry in before.entries() if action != "sync" or entry.name in unclear]
         here = {entry.key for entry in after.entries()}
         lines = [entry.text for entry in after.entries()]
         lines += [entry.text for entry in kept if entry.key not in here and entry.key not in gone]
@@ -92,7 +132,9 @@ def realised(
     out = Requirements("".join(entry.text + "\n" for entry in before.entries()))
     for name in gone:
         out = out.with_removed(name)
-    for line in add:
+    for key in (again or {}).get("drop", ()):
+        out = out.with_removed(key)
+    for line in [*add, *(again or {}).get("set", ())]:
         out = out.with_added(parse(line, trusted=True))
     return out.to_text()
 
@@ -106,18 +148,25 @@ class Difference:
         Requirements that only the user's file has, or no longer has.
     changed:
         Those that the user wrote differently, as they stand now.
+    unclear:
+        Lines that can't be understood and that stand for one that could: no wish to have it uninstalled.
     """
 
     def __init__(
-        self, added: list[Requirement], removed: list[Requirement], changed: list[Requirement]
+        self,
+        added: list[Requirement],
+        removed: list[Requirement],
+        changed: list[Requirement],
+        unclear: dict[str, str],
     ) -> None:
         self.added = added
         self.removed = removed
         self.changed = changed
+        self.unclear = unclear
 
     def keys(self) -> set[str]:
         """Return what the lines are about."""
-        return {entry.key for entry in (*self.added, *self.removed, *self.changed)}
+        return {entry.key for entry in (*self.added, *self.removed, *self.changed)} | set(self.unclear)
 
 
 def difference(overlay: Overlay) -> Difference:
@@ -128,12 +177,15 @@ def difference(overlay: Overlay) -> Difference:
     OSError
         The file can't be read.
     """
+    file = now(overlay)
     then = {entry.key: entry for entry in last(overlay).entries()}
-    now = {entry.key: entry for entry in Requirements.read(overlay.requirements).entries()}
+    here = {entry.key: entry for entry in file.entries()}
+    unclear = {name: line for name, line in file.unclear().items() if name in then and name not in here}
     return Difference(
-        [entry for key, entry in now.items() if key not in then],
-        [entry for key, entry in then.items() if key not in now],
-        [entry for key, entry in now.items() if key in then and not _equal(then[key], entry)],
+        [entry for key, entry in here.items() if key not in then],
+        [entry for key, entry in then.items() if key not in here and key not in unclear],
+        [entry for key, entry in here.items() if key in then and not _equal(then[key], entry)],
+        unclear,
     )
 
 
@@ -173,6 +225,7 @@ def notice(overlay: Overlay) -> Optional[dict[str, str]]:
     """Return the notice ``requirements-pending`` where there are hand edits, else ``None``. Never raises."""
     try:
         found = pending(overlay)
+        unclear = difference(overlay).unclear
         left_out = ignored(overlay)
     except (OSError, contract.OverlayError):
         return None
@@ -181,8 +234,15 @@ def notice(overlay: Overlay) -> Optional[dict[str, str]]:
         for kind, what in (("added", "to install:"), ("changed", "changed:"), ("removed", "to remove:"))
         if found[kind]
     ]
-    if not parts:
+    if not parts and not unclear:
         return None
+    if not parts:
+        shown = _some([redact(line) for line in unclear.values()])
+        return contract.notice(
+            "requirements-pending",
+            f"requirements.txt has lines that can't be understood: {shown}. What is installed stays.",
+            "Correct the lines, then run `overlay sync`.",
+        )
     text = f"requirements.txt was edited by hand and not applied yet ({'; '.join(parts)})."
     if left_out:
         text += f" Left out, because it is no requirement: {_some(left_out)}."

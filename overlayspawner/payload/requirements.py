@@ -26,6 +26,7 @@ _PEP508 = re.compile(
     re.ASCII,
 )
 _EXTRA = re.compile(rf"^{_NAME}$", re.ASCII)
+_BEGINS = re.compile(rf"^{_NAME}(?![:\w])", re.ASCII)
 _VCS = (
     "git+https",
     "git+http",
@@ -296,7 +297,8 @@ class Requirements:
     """
 
     def __init__(self, text: str = "") -> None:
-        self.lines = text.splitlines()
+        # some editors begin a file with a byte order mark; no installer minds when it is gone
+        self.lines = text.removeprefix("\ufeff").splitlines()
 
     @classmethod
     def read(cls, path: str) -> Requirements:
@@ -324,6 +326,11 @@ class Requirements:
     def ignored(self) -> list[str]:
         """Return the lines that are neither requirements nor comments: options, mistakes."""
         return [self.lines[n].strip() for n, requirement in self._parsed() if requirement is None]
+
+    def unclear(self) -> dict[str, str]:
+        """Return those of the :meth:`ignored` lines that begin with a name, by that: ``thing=1.0``."""
+        found = ((_BEGINS.match(line), line) for line in self.ignored())
+        return {normalise(match[0]): line for match, line in found if match}
 
     def names(self) -> set[str]:
         """Return the normalised names of what is asked for."""

@@ -92,7 +92,8 @@ def _remember(overlay: Overlay, entry: Entry, after: Requirements) -> None:
     """Keep the copy that later edits by hand are told from."""
     from overlayspawner.payload import merge
 
-    done = merge.realised(merge.last(overlay), entry.get("action", ""), after, entry["add"], entry["remove"])
+    action, add, remove = entry.get("action", ""), entry["add"], entry["remove"]
+    done = merge.realised(merge.last(overlay), action, after, add, remove, entry.get("again"))
     merge.save(overlay, done)
 
 

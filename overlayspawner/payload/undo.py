@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import dists, lease, lockfile, revisions
+from overlayspawner.payload import adopt, dists, lease, lockfile, merge, revisions
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import Commit, repair
 from overlayspawner.payload.context import Context
@@ -73,6 +73,7 @@ def undo(
         if state != "clean":
             events.say("resolving", f"An earlier change had been interrupted; it was {state}.")
         events.check_cancel()
+        _settle(ctx, held, who)
         history = History(overlay)
         target = history.newest() if revision is None else history.target(revision)
         if target is None:
@@ -90,6 +91,17 @@ def undo(
         return dict(reset.undo_reset(ctx, **common))
     events.say("resolving", f"Revision {target.number} has to be undone by installing: {why}.")
     return _planned(ctx, history, target, later, common)
+
+
+def _settle(ctx: Context, held: lease.Lease, who: str) -> None:
+    """Record what another tool did since: that is a change too, and the newest."""
+    try:
+        adopt.settle(ctx, held, who=who)
+    except OSError:
+        pass
+    except OverlayError as e:
+        if e.code != "env-broken":  # taking back a reset needs no env
+            raise
 
 
 def undoable(ctx: Context) -> Optional[dict[str, Any]]:
@@ -237,6 +249,7 @@ class _Offline:
                 "plan": plan,
             },
             placed=self.placed,
+            again=self._again(),
         ).run(held)
         lockfile.write(self.ctx, self.env, revision=revision["id"])
         root = self.target.root["id"]
@@ -290,6 +303,25 @@ class _Offline:
             else:
                 add.append(old)
         return add, remove
+
+    def _again(self) -> dict[str, list[str]]:
+        """Return the edits by hand that the change had put into effect: in the file they stay, and wait."""
+        told = self.target.tip.get("realised") or {}
+        before, after = (
+            {entry.key: entry.text for entry in Requirements("\n".join(told.get(when) or ())).entries()}
+            for when in ("before", "after")
+        )
+        now = {redact(entry.key): entry for entry in merge.last(self.overlay).entries()}
+        out: dict[str, list[str]] = {"set": [], "drop": []}
+        for key in sorted({*before, *after}):
+            old, new, current = before.get(key), after.get(key), now.get(key)
+            if old == new or (redact(current.text) if current else None) != new:
+                continue
+            if old is not None:
+                out["set"].append(old)
+            elif current is not None:
+                out["drop"].append(current.key)
+        return out
 
     def _plan(self, gone: Iterable[str]) -> dict[str, Any]:
         there = dists.overlay_dists(self.env)

@@ -380,3 +380,23 @@ def test_revisions_are_numbered_and_never_replaced(tmp_path: Path) -> None:
     latest = revisions.latest(overlay)
     assert latest is not None
     assert latest["action"] == "d"
+
+
+def test_an_interruption_after_the_revision_finishes_the_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes.prepare(str(tmp_path))
+    overlay, env = changes.places(str(tmp_path))
+    write = revisions.write
+
+    def interrupted(*arguments: Any) -> Any:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(revisions, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        changes.make(str(tmp_path))
+    assert changes.read(env.path) == changes.AFTER
+    assert Path(overlay.requirements).read_text() == changes.REQUIREMENTS[1]
+    assert len(revisions.ids(overlay)) == 1
+    assert changes.mend(str(tmp_path)) == "clean"

@@ -99,3 +99,20 @@ def test_trees_are_flushed_one_by_one_or_at_once(
     flushed.clear()
     files.sync_tree(str(tmp_path), ["deep/new"])
     assert sorted(flushed) == [".", "deep", "deep/new"]
+
+
+def test_write_new_knows_its_own_file_where_a_storage_answers_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def twice(source: str, target: str) -> None:
+        link(source, target)
+        raise FileExistsError(17, "exists")
+
+    monkeypatch.setattr(os, "link", twice)
+    target = tmp_path / "1.json"
+    assert files.write_new(str(target), "one")
+    assert not files.write_new(str(target), "two")
+    assert target.read_text() == "one"
+    assert os.listdir(tmp_path) == ["1.json"]

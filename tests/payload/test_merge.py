@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from overlayspawner.payload import merge, revisions
+from overlayspawner.payload import merge, restore, revisions
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import overlay_dists
 from overlayspawner.payload.overlay import Overlay
 from overlayspawner.payload.probe import Base
 from overlayspawner.payload.requirements import Requirements
+from overlayspawner.payload.undo import undo
 from tests.support.envs import base, make_context, uv_on_path  # noqa: F401  (fixtures)
 from tests.support.index import LocalIndex
 
@@ -187,3 +188,84 @@ def test_noting_what_is_realised_twice_is_the_same_as_once(action: str) -> None:
     after = Requirements("a  # mine\nb==2\nd\n")
     once = merge.realised(before, action, after, ["b==2"], ["e"])
     assert merge.realised(Requirements(once), action, after, ["b==2"], ["e"]) == once
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_a_byte_order_mark_and_windows_line_ends_are_no_edit(ctx: Context, mark: str) -> None:
+    apply(ctx, "install", install=["tinydata", "tinymany"])
+    overlay, _ = ctx.require()
+    Path(overlay.requirements).write_bytes(f"{mark}tinydata\r\ntinymany".encode())
+    assert pending(ctx) == NOTHING
+    assert not apply(ctx, "sync")["revision"]["changed"]
+    assert installed(ctx).keys() == {"tinydata", "tinymany"}
+
+
+def test_a_line_that_cannot_be_understood_uninstalls_nothing(ctx: Context) -> None:
+    apply(ctx, "install", install=["tinydata", "tinymany", "tinyscript"])
+    hashed = "tinymany==1.0 --hash=sha256:" + "0" * 64
+    edit(ctx, "tinydata=1.0", hashed)
+    assert pending(ctx) == {"added": [], "removed": ["tinyscript"], "changed": []}
+    apply(ctx, "sync")
+    assert installed(ctx).keys() == {"tinydata", "tinymany"}
+    assert pending(ctx) == NOTHING
+    overlay, _ = ctx.require()
+    found = merge.notice(overlay)
+    assert found is not None
+    assert "tinydata=1.0" in found["message"] and "tinymany==1.0" in found["message"]
+    edit(ctx, "tinydata==1.0")
+    assert pending(ctx) == {"added": [], "removed": ["tinymany"], "changed": ["tinydata==1.0"]}
+
+
+@pytest.mark.parametrize("how", ["missing", "zeros", "a link to nowhere"])
+def test_a_lost_file_uninstalls_nothing(ctx: Context, how: str) -> None:
+    apply(ctx, "install", install=["tinydata", "tinymany"])
+    overlay, _ = ctx.require()
+    file = Path(overlay.requirements)
+    size = file.stat().st_size
+    file.unlink()
+    if how == "zeros":
+        file.write_bytes(b"\0" * size)
+    elif how != "missing":
+        file.symlink_to(file.parent / "elsewhere" / "mine.txt")
+    assert pending(ctx) == NOTHING
+    apply(ctx, "sync")
+    assert installed(ctx).keys() == {"tinydata", "tinymany"}
+    if how == "missing":
+        assert lines(ctx) == ["tinydata", "tinymany"]
+        file.unlink()
+        apply(ctx, "install", install=["tinyscript"])
+        assert lines(ctx) == ["tinydata", "tinymany", "tinyscript"]
+        edit(ctx)
+        apply(ctx, "sync")
+        assert installed(ctx) == {}
+        undo(ctx)
+        assert installed(ctx).keys() == {"tinydata", "tinymany", "tinyscript"}
+
+
+def test_a_lost_file_with_a_secret_is_written_for_its_owner_only(tmp_path: Path) -> None:
+    overlay = Overlay(str(tmp_path))
+    os.mkdir(overlay.revisions)
+    merge.save(overlay, "thing @ https://me:secret@example.org/thing.whl\n")
+    assert merge.bring_back(overlay)
+    assert stat.S_IMODE(os.stat(overlay.requirements).st_mode) == 0o600
+    assert not merge.bring_back(overlay)
+
+
+def test_what_a_sync_put_into_effect_waits_again_when_that_is_undone(ctx: Context) -> None:
+    apply(ctx, "install", install=["tinydata", "tinyleaf>=2"])
+    edit(ctx, "tinymany  # mine", "tinyleaf<1.1")
+    edits = pending(ctx)
+    assert edits == {"added": ["tinymany"], "removed": ["tinydata"], "changed": ["tinyleaf<1.1"]}
+    apply(ctx, "sync")
+    for _ in range(2):
+        assert installed(ctx).keys() == {"tinymany", "tinyleaf"}
+        assert pending(ctx) == NOTHING
+        done = undo(ctx)
+        assert done["revision"]["undo"] == "offline"
+        assert installed(ctx) == {"tinydata": "1.0", "tinyleaf": "2.0"}
+        assert lines(ctx) == ["tinymany  # mine", "tinyleaf<1.1"]
+        assert pending(ctx) == edits
+        assert restore.wanted(ctx) is None
+        undo(ctx, done["revision"]["id"])
+    assert installed(ctx).keys() == {"tinymany", "tinyleaf"}
+    assert pending(ctx) == NOTHING

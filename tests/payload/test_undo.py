@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -256,3 +257,15 @@ def test_an_uninstallation_comes_back(here: Context) -> None:
     lines = [state.pop("requirements").splitlines() for state in (before, after)]
     assert sorted(lines[0]) == sorted(lines[1])
     assert before == after
+
+
+def test_what_another_tool_did_since_is_the_newest_change(here: Context) -> None:
+    _, env = here.require()
+    install(here, "tinyscript")
+    index = ["--index-url", here.spec.index_url, "--trusted-host", "127.0.0.1"]
+    argv = [env.python, "-m", "pip", "install", "-q", *index, "tinymany"]
+    subprocess.run(argv, check=True)
+    done = undo(here)
+    assert (done["revision"]["undoes"], done["revision"]["undo"]) == (2, "download")
+    assert names(here).keys() == {"tinyscript"}
+    assert (revisions.read(here.require()[0], 2) or {})["action"] == "adopt"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from overlayspawner.payload import dists, lockfile, plan, probe, removal, revisions
+from overlayspawner.payload import dists, lockfile, plan, probe, removal, revisions, snapshot
 from overlayspawner.payload.change import Commit, repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import Spec
@@ -94,6 +94,8 @@ def prepare(root: str) -> None:
     for name, contents in OLD.items():
         write(env.site_packages, package(name, "1", contents))
     write(env.site_packages, THEIRS)
+    os.makedirs(env.state, exist_ok=True)
+    snapshot.save(env)  # else they would be somebody else's
     with open(overlay.requirements, "w") as f:
         f.write(LINES[0])
 
