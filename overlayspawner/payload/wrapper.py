@@ -200,10 +200,13 @@ def _is_ours(command: asked.Command) -> bool:
         for word in command.operands:
             parse(word)
         for path in command.options.get("--requirement", ()):
-            if Requirements.read(path).ignored() or not os.path.isfile(path):
+            found = Requirements.read(path)
+            if found.ignored() or not os.path.isfile(path):
                 return False
+            for entry in found.entries():
+                parse(entry.text)
     except (OverlayError, OSError):
-        return False  # a directory, perhaps
+        return False  # a directory, perhaps, or a line that only a user's own file may hold
     return bool(command.operands or command.options.get("--requirement"))
 
 

@@ -277,3 +277,17 @@ def test_only_what_may_change_something_takes_the_way_through_our_python(ctx: Co
     os.unlink(os.path.join(ctx.runtime, "server.json"))
     assert tool(ctx, "pip", "list") == "plain list\n"
     assert tool(ctx, "pip", "install", "x", OVERLAYSPAWNER_WRAPPED="1") == "plain install x\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["-e file://{home}/mine#egg=mine", "tinydata @ https://me:secret@127.0.0.1:9/x"]
+)
+def test_a_file_with_lines_that_only_a_user_may_write_is_uvs(ctx: Context, line: str) -> None:
+    """Our own installer refuses them from others: that is no reason for a command to fail."""
+    from overlayspawner.payload import wrapper
+
+    file = Path(ctx.home, "more.txt")
+    file.write_text(f"tinydata\n{line.format(home=ctx.home)}\n")
+    assert not wrapper._is_ours(asked.read(["uv", "pip", "install", "-r", str(file)]))
+    file.write_text("tinydata\n")
+    assert wrapper._is_ours(asked.read(["uv", "pip", "install", "-r", str(file)]))
