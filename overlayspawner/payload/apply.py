@@ -445,4 +445,5 @@ class Job:
                 **self.labels,
             },
             placed=staged.files(),
+            keep_stage=True,
         )

@@ -58,6 +58,8 @@ class Commit:
         Relative path, inode and size of each file that comes in.
     again:
         What is pending again afterwards; see :func:`overlayspawner.payload.merge.realised`.
+    keep_stage:
+        Whoever made the stage clears it away.
     """
 
     overlay: Overlay
@@ -70,6 +72,7 @@ class Commit:
     revision: dict[str, Any] = field(default_factory=dict)
     placed: list[tuple[str, int, int]] = field(default_factory=list)
     again: dict[str, list[str]] = field(default_factory=dict)
+    keep_stage: bool = False
 
     def run(self, lease: Lease) -> dict[str, Any]:
         """Make the change and return its revision.
@@ -120,7 +123,8 @@ class Commit:
             else:
                 _try_twice(self.env, lambda: rollback.finish(self.overlay, self.env, entry, lease))
             raise
-        _try_twice(self.env, lambda: rollback.finish(self.overlay, self.env, entry, lease))
+        mine = {**entry, "stage": ""} if self.keep_stage else entry
+        _try_twice(self.env, lambda: rollback.finish(self.overlay, self.env, mine, lease))
         return revision
 
     def _entry(self, keep: bool) -> dict[str, Any]:

@@ -57,7 +57,11 @@ def spend(env: Env) -> bool:
     there = [piece for piece in _pieces(env) if os.path.lexists(piece)]
     for piece in there:
         files.discard(piece)
-    return bool(there)
+    shelf = stubs(env)
+    kept = os.path.lexists(shelf)
+    if kept:
+        files.remove_tree(shelf)
+    return bool(there) or kept
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -159,6 +163,11 @@ def _kept_bytes(overlay: Overlay, name: str) -> int:
             size = data.get("aside_bytes")
             return size if isinstance(size, int) else 0
     return 0
+
+
+def stubs(env: Env) -> str:
+    """Return the directory of stubs that wait for the next stage; they can be made again."""
+    return os.path.join(env.state, "stubs")
 
 
 def _spare(env: Env) -> str:

@@ -27,9 +27,7 @@ from overlayspawner.payload.dists import Dist, listing, record, record_rows
 from overlayspawner.payload.moves import Tree
 from overlayspawner.payload.overlay import BASE_PTH, Env
 from overlayspawner.payload.probe import Base
-
-_STUB = "overlayspawner-stub"
-_STUB_WHEEL = "Wheel-Version: 1.0\nGenerator: overlayspawner\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+from overlayspawner.payload.stubs import Stubs
 
 # What belongs to the env itself; a package that brings one of these does not get its way.
 _OWN_TOP = frozenset(
@@ -97,7 +95,7 @@ class Stage:
         self.site = Env(self.prefix, env.version).site_packages
         self.origins: dict[str, dict[str, Any]] = {}
         """Where new distributions came from, as far as the installer told: tables of PEP 751 by name."""
-        self._stubs: dict[str, str] = {}
+        self._stubs = Stubs(env, self.site)
         self._taken_back: set[str] = set()
 
     def __enter__(self) -> Stage:
@@ -119,13 +117,15 @@ class Stage:
 
     def clear(self) -> None:
         """Make the prefix empty again, for another attempt."""
+        self._stubs.keep(thorough=True)
         files.remove_tree(self.prefix)
-        self._stubs.clear()
+        self._stubs = Stubs(self.env, self.site)
         self._taken_back.clear()
         self.origins.clear()
         self._make_prefix()
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, *exc: object) -> None:
+        self._stubs.keep(thorough=kind is not None)
         files.remove_tree(self.path)
 
     @property
@@ -146,30 +146,7 @@ class Stage:
         that is possible, because they cost neither inode nor block. RECORD lists the stub's own files, so
         that an installer can "uninstall" it.
         """
-        for dist in dists:
-            folder = f"{dist.name.replace('-', '_')}-{dist.version}.dist-info"
-            path = os.path.join(self.site, folder)
-            if folder in self._stubs or not files.mkdir(path):
-                continue
-            self._stubs[folder] = dist.name
-            names = ["METADATA", _STUB, "RECORD"]
-            files.link(dist.metadata_file(), f"{path}/METADATA")
-            try:
-                there = set(os.listdir(dist.path))
-            except OSError:
-                there = set()
-            for name in ("INSTALLER", "WHEEL", "direct_url.json", "uv_cache.json"):
-                if name in there:
-                    files.link(f"{dist.path}/{name}", f"{path}/{name}")
-                    names.append(name)
-            if "WHEEL" not in names:
-                files.write_plain(f"{path}/WHEEL", _STUB_WHEEL)
-                names.append("WHEEL")
-            files.link(dist.metadata_file(), f"{path}/{_STUB}")
-            files.write_plain(f"{path}/RECORD", "".join(f"{folder}/{name},,\n" for name in names))
-
-    def _is_stub(self, folder: str) -> bool:
-        return folder in self._stubs and os.path.lexists(os.path.join(self.site, folder, _STUB))
+        self._stubs.add(dists)
 
     def result(self) -> Staged:
         """Look at what the installer did.
@@ -180,8 +157,9 @@ class Stage:
             ``bad-package`` when a distribution is incomplete.
         """
         out = Staged()
+        stubs = self._stubs.present()
         for dist in listing(self.site):
-            if self._is_stub(os.path.basename(dist.path)):
+            if os.path.basename(dist.path) in stubs:
                 continue
             if dist.path.endswith(".dist-info"):
                 for name in ("METADATA", "RECORD"):
@@ -198,9 +176,7 @@ class Stage:
                         "Try again; if it happens again, tell the package's authors.",
                     )
             out.dists[dist.name] = dist
-        for folder, name in self._stubs.items():
-            if not self._is_stub(folder):
-                out.removed.add(name)
+        out.removed = {name for folder, name in self._stubs.names.items() if folder not in stubs}
         lost = out.removed - set(out.dists) - self._taken_back
         if lost:
             raise OverlayError(
@@ -208,7 +184,7 @@ class Stage:
                 f"The installer took away {', '.join(sorted(lost))} and put nothing in its place.",
                 status=500,
             )
-        out.tree = self._tree("", out)
+        out.tree = self._tree("", out, stubs)
         return out
 
     def take_back(self, dist: Dist) -> None:
@@ -220,7 +196,7 @@ class Stage:
                 files.remove_tree(full)
         files.remove_tree(dist.path)
 
-    def _tree(self, rel: str, out: Staged) -> Tree:
+    def _tree(self, rel: str, out: Staged, stubs: set[str]) -> Tree:
         tree: Tree = {}
         site = os.path.relpath(self.site, self.prefix)
         with os.scandir(os.path.join(self.prefix, rel) if rel else self.prefix) as entries:
@@ -232,10 +208,10 @@ class Stage:
                 elif self._is_own(rel, entry.name, site):
                     if entry.name not in _OWN_TOP:
                         out.dropped.append(path)
-                elif rel == site and self._is_stub(entry.name):
+                elif rel == site and entry.name in stubs:
                     continue
                 elif entry.is_dir(follow_symlinks=False):
-                    below = self._tree(path, out)
+                    below = self._tree(path, out, stubs)
                     if below:
                         tree[entry.name] = below
                 else:
@@ -285,8 +261,9 @@ class Stage:
     def _update_records(self, changed: dict[str, bytes]) -> None:
         back = os.path.relpath(os.path.join(self.prefix, "bin"), self.site)
         lines = {f"{back}/{name}": raw for name, raw in changed.items()}
+        stubs = self._stubs.present()
         for dist in listing(self.site):
-            known = None if self._is_stub(os.path.basename(dist.path)) else record_rows(dist)
+            known = None if os.path.basename(dist.path) in stubs else record_rows(dist)
             if known is None or not any(row and row[0] in lines for row in known):
                 continue
             rows = [record_row(row[0], lines[row[0]]) if row and row[0] in lines else row for row in known]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from overlayspawner.payload import space, stubs
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, details, listing, record, record_rows
 from overlayspawner.payload.overlay import Env
@@ -100,9 +103,9 @@ def test_a_stub_is_a_real_directory_of_links(tmp_path: Path, env: Env) -> None:
     dists = listing(str(image_site(tmp_path)))
     with Stage(env) as stage:
         stage.add_stubs(dists)
-        stubs = listing(stage.site)
-        assert {(d.name, d.version) for d in stubs} == {(d.name, d.version) for d in dists}
-        for stub in stubs:
+        made = listing(stage.site)
+        assert {(d.name, d.version) for d in made} == {(d.name, d.version) for d in dists}
+        for stub in made:
             assert os.path.isdir(stub.path)
             assert not os.path.islink(stub.path)
             for name in ("METADATA", "WHEEL", "RECORD"):
@@ -112,6 +115,130 @@ def test_a_stub_is_a_real_directory_of_links(tmp_path: Path, env: Env) -> None:
         result = stage.result()
         assert (result.dists, result.removed, result.tree) == ({}, set(), {})
     assert os.listdir(env.state) == []
+
+
+def kept_stubs(env: Env, site: Path) -> dict[str, int]:
+    """Have a stage make stubs, or take those that were kept; return their inodes."""
+    space.prepare(env)  # where space is short none are kept
+    with Stage(env) as stage:
+        stage.add_stubs(listing(str(site)))
+        found = {name: os.stat(os.path.join(stage.site, name)).st_ino for name in os.listdir(stage.site)}
+        assert set(found) == {os.path.basename(stub.path) for stub in listing(stage.site)}
+        result = stage.result()
+        assert (result.dists, result.removed, result.tree) == ({}, set(), {})
+        for stub in listing(stage.site):
+            assert {os.path.basename(path) for path, _ in record(stub)} == set(os.listdir(stub.path))
+            assert os.path.isfile(stub.metadata_file())
+    return found
+
+
+def shelved(env: Env) -> set[str]:
+    """What stages left."""
+    return {name for name in os.listdir(env.state) if name.startswith(("stubs", "stage-"))}
+
+
+def settled(site: Path) -> Path:
+    """Let the packages of a directory be older than a clock's tick."""
+    for path in site.rglob("*-info"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    return site
+
+
+def test_stubs_are_kept_for_the_next_stage(tmp_path: Path, env: Env) -> None:
+    site = settled(image_site(tmp_path))
+    first = kept_stubs(env, site)
+    assert len(first) > 2
+    assert shelved(env) == {"stubs", "stubs.json"}
+    assert kept_stubs(env, site) == first
+    put(site, make_wheel(tmp_path / "w", "another", "1.0"))
+    settled(site)
+    more = kept_stubs(env, site)
+    assert {name: more[name] for name in first} == first
+    assert set(more) - set(first) == {"another-1.0.dist-info"}
+    for path in site.glob("another*"):
+        shutil.rmtree(path, ignore_errors=True)
+    assert kept_stubs(env, site) == first
+    assert shelved(env) == {"stubs", "stubs.json"}
+
+
+def _half(shelf: Path, site: Path, name: str) -> None:
+    made = (shelf / name).stat().st_mtime_ns
+    (shelf / name / "METADATA").unlink()
+    os.utime(shelf / name, ns=(made, made + 10_000_000))  # a clock's tick later, at least
+
+
+def _replaced(shelf: Path, site: Path, name: str) -> None:
+    (shelf / name).rename(shelf.parent / "away")
+    (shelf / name).mkdir()
+
+
+def _other_source(shelf: Path, site: Path, name: str) -> None:
+    (site / name / "direct_url.json").write_text("{}")
+    os.utime(site / name, (1_600_000_001, 1_600_000_001))
+
+
+@pytest.mark.parametrize("damage", [_half, _replaced, _other_source])
+def test_a_kept_stub_that_is_no_longer_right_is_made_anew(
+    damage: Callable[[Path, Path, str], None], tmp_path: Path, env: Env
+) -> None:
+    site = settled(image_site(tmp_path))
+    first = kept_stubs(env, site)
+    name = "proper_name-1.0.dist-info"
+    (source,) = site.glob("[Pp]roper*-info")
+    assert name in first
+    damage(Path(env.state, "stubs"), site, name if damage is not _other_source else source.name)
+    again = kept_stubs(env, site)
+    assert set(again) == set(first)
+    changed = {n for n in first if again[n] != first[n]}
+    # a file system may give a new directory the inode of the one that just went
+    assert changed <= {name}
+    stub = Path(env.state, "stubs", name)
+    assert (stub / "direct_url.json").exists() == (damage is _other_source)
+    assert (stub / "METADATA").read_text()
+
+
+def test_what_else_lies_among_the_kept_stubs_goes(tmp_path: Path, env: Env) -> None:
+    site = settled(image_site(tmp_path))
+    first = kept_stubs(env, site)
+    write(env.state, {"stubs/foreign-1.0.dist-info/METADATA": "Name: foreign\n", "stubs/file": ""})
+    assert kept_stubs(env, site) == first
+    elsewhere = tmp_path / "elsewhere"
+    shelf = Path(env.state, "stubs")
+    shelf.rename(elsewhere)
+    shelf.symlink_to(elsewhere)
+    assert set(kept_stubs(env, site)) == set(first)
+    assert not shelf.is_symlink()
+    assert set(os.listdir(elsewhere)) == set(first)
+
+
+def test_no_stub_outlives_a_crash_of_the_machine(
+    tmp_path: Path, env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not flushed: what is in them after it may be zeros."""
+    site = settled(image_site(tmp_path))
+    kept_stubs(env, site)
+    lost = [path for path in Path(env.state, "stubs").glob("*/RECORD") if not path.write_text("")]
+    monkeypatch.setattr(stubs, "_boot", "another")
+    kept_stubs(env, site)  # looks at each RECORD
+    assert all(path.read_text() for path in lost)
+    monkeypatch.setattr(stubs, "_boot", "")
+    kept_stubs(env, site)
+    assert shelved(env) == {"stubs.json"}
+
+
+def test_a_stub_that_a_failed_installer_began_to_take_away_is_not_kept(tmp_path: Path, env: Env) -> None:
+    site = settled(image_site(tmp_path))
+    first = kept_stubs(env, site)
+    name = sorted(first)[0]
+    with pytest.raises(ValueError, match="failed"), Stage(env) as stage:
+        stage.add_stubs(listing(str(site)))
+        stub = os.path.join(stage.site, name)
+        info = os.stat(stub)
+        os.unlink(os.path.join(stub, "METADATA"))
+        os.utime(stub, ns=(info.st_atime_ns, info.st_mtime_ns))  # a clock that ticks slowly
+        raise ValueError("failed")
+    assert set(os.listdir(os.path.join(env.state, "stubs"))) == set(first) - {name}
+    assert set(kept_stubs(env, site)) == set(first)
 
 
 def test_what_an_installer_left(tmp_path: Path, env: Env) -> None:
