@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Optional
+from urllib.parse import quote
 
 from overlayspawner.payload import asked
 from overlayspawner.payload.contract import OverlayError
@@ -109,6 +110,11 @@ def _holds_a_secret(text: str) -> bool:
 
 
 def _direct(dist: Dist, home: str) -> str:
+    folder = os.path.dirname(dist.path)
+    if folder != dist.site:
+        # `setup.py develop`: the metadata lies beside the sources
+        told = {"url": "file://" + quote(folder), "dir_info": {"editable": True}}
+        return asked.direct_line(dist.name, told, home)
     try:
         data = json.loads(dist.read("direct_url.json") or "{}")
     except ValueError:

@@ -395,3 +395,13 @@ def test_an_adoption_killed_at_any_step_is_finished_by_the_next(ctx: Context, tm
         shutil.copytree(fresh, overlay.path, symlinks=True)
     assert survived >= 5
     assert lines(ctx) == ["tinytree>=1"]
+
+
+def test_a_project_linked_the_old_way_is_no_package_of_the_index(ctx: Context) -> None:
+    """``setup.py develop`` leaves no PEP 610 file: its bare name would bring anybody's package elsewhere."""
+    project = Path(ctx.home, "my project")
+    (project / "mine.egg-info").mkdir(parents=True)
+    (project / "mine.egg-info" / "PKG-INFO").write_text("Metadata-Version: 1.2\nName: mine\nVersion: 0.1\n")
+    (site(ctx) / "mine.egg-link").write_text(f"{project}\n.")
+    adopt.adopt(ctx)
+    assert lines(ctx) == ["-e file://${HOME}/my%20project#egg=mine"]
