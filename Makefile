@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 QUICK := not engine and not browser and not network and not slow
 ONE_BY_ONE := engine or browser
 # What depends on the hub's version, and so is run with both.
-HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py)
+HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py tests/docker/test_safe.py)
 PYTEST_ARGS ?=
 BENCH ?= spawn
 

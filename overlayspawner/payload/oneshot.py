@@ -22,8 +22,9 @@ STARTS = "starts.json"
 NEXT = "next-start.json"
 SWAP = "swap.json"  # swap.JOURNAL, without importing what a start does not need
 
-KEEP = 20
-"""Nonces that are remembered."""
+KEEP = 500
+"""Nonces that are remembered. One that was forgotten would be followed again by a container that is kept,
+while other servers of the same home use up new ones."""
 
 
 def wanted(spec: Spec, overlay_path: str) -> bool:
