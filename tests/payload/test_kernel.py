@@ -332,9 +332,9 @@ def test_programs_that_start_a_kernel_once(open_overlay, home: Path, what: str) 
     name, text = KILLERS[what]
     path = Path(context.env.site_packages) / name
     path.write_text(text)
-    kernel = Kernel(context, home)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")])
-    NotebookClient(notebook, km=kernel.manager, timeout=60).execute(env=kernel.env)
+    with Kernel(context, home) as kernel:  # a manager of ours is ours to shut down
+        NotebookClient(notebook, km=kernel.manager, timeout=60).execute(env=kernel.env)
     assert notebook.cells[0].outputs[0]["text"] == "42\n"
     (found,) = notices(context).values()
     assert str(path) in found["message"]
