@@ -7,6 +7,7 @@ what is asked about, and what was read is kept for as long as the metadata direc
 from __future__ import annotations
 
 import csv
+import functools
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -98,12 +99,12 @@ def listing(site: str) -> list[Dist]:
 
 def from_entry(site: str, entry: str) -> Dist | None:
     """Return the distribution that a name in a directory of packages stands for, or ``None``."""
-    path = os.path.join(site, entry)
     if entry.endswith(".dist-info"):
-        name, _, version = entry[: -len(".dist-info")].partition("-")
-        if name and version and not name.startswith("~"):
-            return Dist(normalise(name), version, path, site)
-    elif entry.endswith(".egg-info"):
+        return _from_dist_info(site, entry)
+    if not entry.endswith((".egg-info", ".egg-link")):
+        return None
+    path = os.path.join(site, entry)
+    if entry.endswith(".egg-info"):
         parts = entry[: -len(".egg-info")].split("-")
         version = parts[1] if len(parts) > 1 else _egg_version(path)
         return Dist(normalise(parts[0]), version, path, site) if parts[0] else None
@@ -117,6 +118,15 @@ def from_entry(site: str, entry: str) -> Dist | None:
         egg = os.path.join(target, name.replace("-", "_") + ".egg-info")
         if os.path.isdir(egg):
             return Dist(normalise(name), _egg_version(egg), egg, site)
+    return None
+
+
+@functools.lru_cache(maxsize=8192)
+def _from_dist_info(site: str, entry: str) -> Dist | None:
+    # all is in the name, and a change lists the same directories several times
+    name, _, version = entry[: -len(".dist-info")].partition("-")
+    if name and version and not name.startswith("~"):
+        return Dist(normalise(name), version, os.path.join(site, entry), site)
     return None
 
 

@@ -20,6 +20,8 @@ SOURCES = ("wheels", "sdist", "archive", "vcs", "directory")
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _VERSION = re.compile(r"^[A-Za-z0-9.!+_-]*\Z")
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
+_PLAIN = re.compile(r"[ !#-\[\]-~]*\Z")
+"""Texts that are the same between quotes: nearly all."""
 _LARGEST = 16_000_000
 """A file of more bytes than this is no lock."""
 
@@ -262,6 +264,8 @@ def dumps(lock: Lock) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, str) and _PLAIN.match(value):
+        return f'"{value}"'
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

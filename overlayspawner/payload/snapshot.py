@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Optional
 
 from overlayspawner.payload import files
@@ -34,16 +34,20 @@ def path(env: Env) -> str:
     return os.path.join(env.state, "snapshot.json")
 
 
-def take(env: Env, known: Optional[Snapshot] = None) -> Snapshot:
+def take(env: Env, known: Optional[Snapshot] = None, *, only: Optional[Collection[str]] = None) -> Snapshot:
     """Return what the env holds now.
 
     Parameters
     ----------
     known:
         An earlier snapshot: RECORDs that are as they were are not opened again.
+    only:
+        Names; other distributions are not looked at.
     """
     out: Snapshot = {}
     for dist in listing(env.site_packages):
+        if only is not None and dist.name not in only:
+            continue
         mark = stamp(dist)
         old = (known or {}).get(dist.name)
         if old is not None and _same(old, dist, mark):
@@ -74,13 +78,13 @@ def save(env: Env, *, moved: Optional[Iterable[str]] = None) -> Snapshot:
         The storage can't be written to. The earlier snapshot stays.
     """
     known = read(env)
-    now = take(env, known)
     old = known or {}
     if moved is not None:
         names = _names(moved)
-        old = {name: item for name, item in old.items() if name not in names}
-        now = {**old, **{name: item for name, item in now.items() if name in names}}
+        now = {name: item for name, item in old.items() if name not in names}
+        now.update(take(env, known, only=names))
     else:
+        now = take(env, known)
         now = {**{name: item for name, item in old.items() if item.get("missing")}, **now}
     write(env, now)
     return now
@@ -99,16 +103,16 @@ def write(env: Env, content: Snapshot, *, adopted: Optional[str] = None) -> None
     OSError
         The storage can't be written to.
     """
-    mark = last_adoption(env) if adopted is None else adopted
-    data = {"schema": SCHEMA, "adopted": mark, "dists": content}
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n"
     try:
         with open(path(env), encoding="utf-8") as f:
-            if f.read() == text:
-                return
+            before = f.read()
     except (OSError, UnicodeDecodeError):
-        pass
-    files.write_atomic(path(env), text)
+        before = ""
+    mark = _adopted(before) if adopted is None else adopted
+    data = {"schema": SCHEMA, "adopted": mark, "dists": content}
+    text = json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n"
+    if before != text:
+        files.write_atomic(path(env), text)
 
 
 def read(env: Env) -> Optional[Snapshot]:
@@ -132,8 +136,15 @@ def last_adoption(env: Env) -> str:
     """Return the name of the last adoption that was finished, or ``""``."""
     try:
         with open(path(env), encoding="utf-8") as f:
-            return str(json.load(f).get("adopted") or "")
-    except (OSError, ValueError, AttributeError, RecursionError):
+            return _adopted(f.read())
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _adopted(text: str) -> str:
+    try:
+        return str(json.loads(text).get("adopted") or "")
+    except (ValueError, AttributeError, RecursionError):
         return ""
 
 
