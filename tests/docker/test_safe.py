@@ -185,6 +185,40 @@ def test_a_container_that_is_kept_is_replaced_for_safe_mode(hub: RunningHub) -> 
     assert server.overlay("status")["mode"] == "normal"
 
 
+@pytest.mark.parametrize("what", ["safe", "reset"])
+def test_a_container_that_can_t_be_replaced_is_started_as_it_is(hub: RunningHub, what: str) -> None:
+    """What the user has in the container itself counts more than what was asked for this start."""
+    user = f"hoarder{what}"
+    hub.configure(user, remove=False)
+    hub.start_server(user).install("tinyleaf")
+    first = hub.engine.container(user)
+    assert first.exec_run(["touch", "/opt/conda/mine"], user="0").exit_code == 0
+    hub.stop_server(user)
+    if what == "safe":
+        hub.start_server(user, options={"overlay": "safe"}, wait=False)
+    else:
+        submit(hub, hub.login(user), overlay="reset")
+    events = hub.wait_ready(user)
+    (told,) = [e["message"] for e in events if "can't be replaced" in str(e.get("message"))]
+    assert "/opt/conda/mine was changed in it" in told
+    server = hub.server(user)
+    assert hub.engine.container(user).id == first.id
+    assert server.overlay("status")["mode"] == "normal"
+    assert "tinyleaf" in server.packages()
+    assert not folders(hub, user)
+    # the way that was named instead works
+    (command,) = re.findall(r"`(overlay [a-z -]+)`", told)
+    answer = "--yes" if what == "reset" else ""  # it asks
+    (said,) = server.terminal(f"{command} {answer}; echo it ended with $?")
+    assert "it ended with 0" in said, said
+    if what == "reset":
+        assert folders(hub, user)
+    else:
+        hub.stop_server(user)
+        hub.start_server(user)
+        assert server.overlay("status")["mode"] == "safe"
+
+
 def test_a_server_that_never_answers_offers_safe_mode(hub: RunningHub) -> None:
     hub.configure("silent", cmd=["/bin/sh", "-c", "exec sleep 100"], http_timeout=2)
     with pytest.raises(SpawnFailed) as failed:
