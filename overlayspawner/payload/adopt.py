@@ -122,8 +122,19 @@ def settle(
     """
     out = _Adoption(ctx, lease, argv, report, who, on_event).run()
     if out["revision"]["changed"] and ctx.env is not None:
-        lockfile.write(ctx, ctx.env, revision=out["revision"]["id"])
+        lockfile.write(ctx, ctx.env, revision=out["revision"]["id"], origins=_origins(report))
     return out
+
+
+def _origins(report: object) -> dict[str, dict[str, Any]]:
+    """Where packages came from, as pip tells; nothing where it doesn't, or not in the way we know."""
+    from overlayspawner.payload.installer import pip
+
+    items = report.get("install") if isinstance(report, dict) else None
+    try:
+        return pip.origins(items or [])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def _make_sure_of(env: Env) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from overlayspawner.payload import adopt, asked, merge, revisions, runtime
+from overlayspawner.payload import adopt, asked, lockfile, merge, revisions, runtime
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import overlay_dists
 from overlayspawner.payload.lease import acquire, holder
@@ -82,6 +82,12 @@ def test_pip_install_is_recorded_as_it_was_asked(ctx: Context) -> None:
     assert not adopt.needed(ctx)
     assert not any(merge.pending(overlay).values())
     assert [n for n in os.listdir(ctx.runtime) if "report" in n] == []
+
+
+def test_the_lock_has_the_hashes_that_pip_reports(ctx: Context) -> None:
+    tool(ctx, "pip", "install", "tinytree>=1,<3")
+    _, env = ctx.require()
+    assert lockfile.read(env.lock_file).packages["tinytree"].hashes
 
 
 def test_pip_uninstall_takes_the_line_along(ctx: Context) -> None:
