@@ -40,11 +40,11 @@ START_MODULES = (
     "overlayspawner.payload.probe",
     "overlayspawner.payload.overlay",
     "overlayspawner.payload.kernelspec",
+    "overlayspawner.payload.deadline",
     "overlayspawner.payload.runtime",
     "overlayspawner.payload.context",
     "overlayspawner.payload.oneshot",
     "overlayspawner.payload.storage",
-    "overlayspawner.payload.deadline",
     "overlayspawner.payload.bootstrap",
 )
 """What a start imports, each after those that it imports itself."""

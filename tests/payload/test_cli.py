@@ -64,10 +64,12 @@ def env_python(home: Path) -> str:
 
 
 def tree(home: Path) -> dict[str, bytes]:
-    ignored = ("lease.json", "lock", ".lock")
-    # uv's cache beside the overlay may grow, whatever becomes of the change
+    ignored = ("lease.json", "lock", ".lock", "stubs.json")
+    # uv's cache beside the overlay may grow, whatever becomes of the change; so may the kept stubs
     paths = (
-        p for p in sorted((home / ".overlay" / "default").rglob("*")) if p.is_file() and p.name not in ignored
+        p
+        for p in sorted((home / ".overlay" / "default").rglob("*"))
+        if p.is_file() and p.name not in ignored and "/.overlay/stubs/" not in str(p)
     )
     return {str(p): p.read_bytes() for p in paths}
 

@@ -33,6 +33,9 @@ EXTENSIONS = {
 WRITERS_OWN = ("journal", "reserve-", "set-aside", "spare", "base.json", "snapshot.json")
 """Made by an env's first writer, whether or not it changes anything."""
 
+STUBS = "/.overlay/stubs"
+"""What is kept from one change to the next to save time, also when the change was refused."""
+
 
 class RunningServer(Server):
     """A server process.
@@ -128,7 +131,7 @@ class RunningServer(Server):
         """
         out = {}
         for path in sorted(self.overlay_path.rglob("*")):
-            if path.name in ("lease.json", "lock", ".lock"):
+            if path.name in ("lease.json", "lock", ".lock", "stubs.json") or STUBS in str(path):
                 continue
             if path.parent.name == ".overlay" and path.name.startswith(WRITERS_OWN):
                 if path.name == "journal" and path.read_bytes().split()[3] != b"none":

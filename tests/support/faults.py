@@ -30,7 +30,18 @@ HOWS = ("kill", "ENOSPC", "EIO")
 
 _NEVER = 1 << 30
 
-_OWN = {"journal", "kept", "lease.json", "lock", "restore.json", "set-aside", "snapshot.json", "spare"}
+_OWN = {
+    "journal",
+    "kept",
+    "lease.json",
+    "lock",
+    "restore.json",
+    "set-aside",
+    "snapshot.json",
+    "spare",
+    "stubs",
+    "stubs.json",
+}
 """What an env's state may hold when nothing is going on."""
 
 
