@@ -180,6 +180,8 @@ class Job:
         self.prepare(before, overlay)
         admin = [parse(line, trusted=True) for line in self.ctx.spec.requirements]
         removal.check(self.uninstall, before.names(), overlay, base)
+        asked = before.names() | {r.name for r in [*admin, *self.install]}
+        removal.check_present(self.upgrade, {*asked, *overlay, *base})
         after = before
         for name in self.uninstall:
             after = after.with_removed(name)

@@ -38,6 +38,24 @@ def check(
         )
 
 
+def check_present(names: Iterable[str], known: set[str]) -> None:
+    """Refuse to upgrade what is not there: it would come without a line, and be gone with the next env.
+
+    Raises
+    ------
+    OverlayError
+        ``not-installed``.
+    """
+    for name in names:
+        if name not in known:
+            raise OverlayError(
+                "not-installed",
+                f"{name} is not installed, so there is nothing to upgrade.",
+                f"Install it: overlay install {name}",
+                status=404,
+            )
+
+
 def leaving(
     names: Sequence[str],
     remaining: Sequence[Requirement],

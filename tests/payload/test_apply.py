@@ -364,6 +364,11 @@ def test_upgrading_what_the_image_has_asks_for_it(ctx: Context) -> None:
     assert requirements(ctx) == "tinyleaf>=2.0\n"
 
 
+def test_what_is_not_there_cannot_be_upgraded(ctx: Context) -> None:
+    assert fails(ctx, "upgrade", upgrade=["tinyforest"]).code == "not-installed"
+    assert packages(ctx) == []
+
+
 def test_sync_installs_what_was_written_by_hand(ctx: Context) -> None:
     overlay, _ = ctx.require()
     text = "# by hand\ntinyscript  # handy\n--pre\n"
