@@ -28,7 +28,7 @@ from overlayspawner.payload.dists import (
     overlay_dists,
     user_site,
 )
-from overlayspawner.payload.lease import Lease, acquire, overlay_lock, storage_error
+from overlayspawner.payload.lease import PATIENCE, Lease, acquire, overlay_lock, storage_error
 from overlayspawner.payload.leftovers import is_partial, leftovers
 from overlayspawner.payload.mend import flagged, mend, missing, notices
 from overlayspawner.payload.overlay import Env
@@ -37,7 +37,6 @@ from overlayspawner.payload.requirements import Requirement, Requirements, parse
 
 OnEvent = Callable[[dict[str, Any]], None]
 
-_LEASE_WAIT = 2.0
 _UNFINISHED = "unfinished "
 """Before the name of an adoption in the snapshot: its lines and its snapshot may not be written yet."""
 _LOOK_BACK = 20
@@ -92,7 +91,7 @@ def adopt(
     """
     overlay, env = ctx.require()
     try:
-        with acquire(env, who=who, wait=_LEASE_WAIT) as lease:
+        with acquire(env, who=who, wait=PATIENCE) as lease:
             repair(overlay, env, lease)
             out = settle(ctx, lease, argv=argv, report=report, who=who, on_event=on_event)
     except OSError as e:

@@ -24,7 +24,7 @@ from overlayspawner.payload.dists import (
 )
 from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.installer import choose
-from overlayspawner.payload.lease import acquire, storage_error
+from overlayspawner.payload.lease import PATIENCE, acquire, storage_error
 from overlayspawner.payload.mark import Mark, Since
 from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
@@ -36,9 +36,6 @@ ACTIONS = ("install", "uninstall", "upgrade", "sync")
 
 WHOLE = ("sync", "restore")
 """Actions that are about everything the overlay should hold, whatever the request names."""
-
-_LEASE_WAIT = 2.0
-"""Seconds to wait for a lease: longer than a look at it takes, shorter than a user's patience."""
 
 
 def apply(
@@ -151,7 +148,7 @@ class Job:
     def start(self) -> dict[str, Any]:
         """Take the lease and run; see :func:`apply` for what is returned and raised."""
         try:
-            with acquire(self.env, who=self.who, wait=_LEASE_WAIT) as lease:
+            with acquire(self.env, who=self.who, wait=PATIENCE) as lease:
                 return self.run(lease)
         except OSError as e:
             raise storage_error(e) from e
@@ -160,9 +157,7 @@ class Job:
 
     def run(self, lease: Any) -> dict[str, Any]:
         gone = not os.path.lexists(self.overlay.requirements)
-        state = repair(self.overlay, self.env, lease)
-        if state != "clean":
-            self.events.say("resolving", f"An earlier change had been interrupted; it was {state}.")
+        self.events.repaired(repair(self.overlay, self.env, lease))
         if gone and os.path.lexists(self.overlay.requirements):
             self.events.say(
                 "resolving",

@@ -41,6 +41,11 @@ class Events:
                 event["package"] = package
             self._on_event(event)
 
+    def repaired(self, state: str) -> None:
+        """Tell of a change that had been interrupted; ``state`` is what ``change.repair`` returned."""
+        if state != "clean":
+            self.say("resolving", f"An earlier change had been interrupted; it was {state}.")
+
     def line(self, line: str) -> None:
         """Turn a line of uv's or pip's output into an event."""
         match = _FETCHED.match(line)

@@ -29,6 +29,9 @@ BEAT = 3.0
 TTL = 20.0
 """Seconds without a heartbeat, by the storage's clock, after which a holder counts as gone."""
 
+PATIENCE = 2.0
+"""Seconds that a change waits for a lease: longer than a look at it takes, shorter than a user's patience."""
+
 _UNSUPPORTED = frozenset({"ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL"})
 
 

@@ -10,12 +10,10 @@ from overlayspawner.payload.change import repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import notice
 from overlayspawner.payload.dists import listing
-from overlayspawner.payload.lease import acquire, storage_error
+from overlayspawner.payload.lease import PATIENCE, acquire, storage_error
 from overlayspawner.payload.overlay import Env
 
 OnEvent = Callable[[dict[str, Any]], None]
-
-_LEASE_WAIT = 2.0
 
 
 def flagged(env: Env, content: snapshot.Snapshot) -> list[str]:
@@ -96,7 +94,7 @@ def mend(
 
     overlay, env = ctx.require()
     try:
-        with acquire(env, who=who, wait=_LEASE_WAIT) as lease:
+        with acquire(env, who=who, wait=PATIENCE) as lease:
             repair(overlay, env, lease)
             settle(ctx, lease, who=who)
             done = [f"Set aside what pip left behind: {name}." for name in leftovers.clear(env)]
@@ -124,7 +122,7 @@ def mend(
     restore(ctx, None, on_event=on_event, who=who, argv=list(argv) or ["doctor", "--fix"])
     there = {dist.name for dist in listing(env.site_packages)}
     try:
-        with acquire(env, who=who, wait=_LEASE_WAIT):
+        with acquire(env, who=who, wait=PATIENCE):
             left = snapshot.read(env) or {}
             snapshot.write(env, {n: i for n, i in left.items() if n in there or n not in names})
     except OSError as e:

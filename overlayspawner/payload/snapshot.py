@@ -77,7 +77,8 @@ def save(env: Env, *, moved: Optional[Iterable[str]] = None) -> Snapshot:
     OSError
         The storage can't be written to. The earlier snapshot stays.
     """
-    known = read(env)
+    data = _load(env)
+    known = _content(data)
     old = known or {}
     if moved is not None:
         names = _names(moved)
@@ -86,7 +87,7 @@ def save(env: Env, *, moved: Optional[Iterable[str]] = None) -> Snapshot:
     else:
         now = take(env, known)
         now = {**{name: item for name, item in old.items() if item.get("missing")}, **now}
-    write(env, now)
+    write(env, now, adopted=_adopted(data))
     return now
 
 
@@ -103,23 +104,38 @@ def write(env: Env, content: Snapshot, *, adopted: Optional[str] = None) -> None
     OSError
         The storage can't be written to.
     """
+    mark = last_adoption(env) if adopted is None else adopted
+    data = {"schema": SCHEMA, "adopted": mark, "dists": content}
+    text = json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n"
     try:
         with open(path(env), encoding="utf-8") as f:
             before = f.read()
     except (OSError, UnicodeDecodeError):
         before = ""
-    mark = _adopted(before) if adopted is None else adopted
-    data = {"schema": SCHEMA, "adopted": mark, "dists": content}
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n"
     if before != text:
         files.write_atomic(path(env), text)
 
 
 def read(env: Env) -> Optional[Snapshot]:
     """Return the last snapshot; ``None`` when there is none, or none that can be read."""
+    return _content(_load(env))
+
+
+def last_adoption(env: Env) -> str:
+    """Return the name of the last adoption that was finished, or ``""``."""
+    return _adopted(_load(env))
+
+
+def _load(env: Env) -> Any:
     try:
         with open(path(env), encoding="utf-8") as f:
-            data = json.load(f)
+            return json.load(f)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _content(data: Any) -> Optional[Snapshot]:
+    try:
         if data["schema"] != SCHEMA:
             return None
         found = data["dists"]
@@ -127,25 +143,13 @@ def read(env: Env) -> Optional[Snapshot]:
             ok = isinstance(item["version"], str) and isinstance(item["entry"], str)
             if not (ok and isinstance(item["record"], list) and isinstance(item["files"], list)):
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return dict(found)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return dict(found)
 
 
-def last_adoption(env: Env) -> str:
-    """Return the name of the last adoption that was finished, or ``""``."""
-    try:
-        with open(path(env), encoding="utf-8") as f:
-            return _adopted(f.read())
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _adopted(text: str) -> str:
-    try:
-        return str(json.loads(text).get("adopted") or "")
-    except (ValueError, AttributeError, RecursionError):
-        return ""
+def _adopted(data: Any) -> str:
+    return str(data.get("adopted") or "") if isinstance(data, dict) else ""
 
 
 def differs(env: Env, known: Optional[Snapshot]) -> bool:

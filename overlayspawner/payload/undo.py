@@ -24,9 +24,6 @@ from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirements
 
-_LEASE_WAIT = 2.0
-"""Seconds to wait for a lease."""
-
 _HIDDEN = "***@"
 """What stands in a revision for credentials."""
 
@@ -68,10 +65,8 @@ def undo(
     overlay, env = ctx.require()
     events = Events(on_event, cancel)
     common: dict[str, Any] = {"on_event": on_event, "cancel": cancel, "who": who, "argv": argv}
-    with lease.acquire(env, who=who, wait=_LEASE_WAIT) as held:
-        state = repair(overlay, env, held)
-        if state != "clean":
-            events.say("resolving", f"An earlier change had been interrupted; it was {state}.")
+    with lease.acquire(env, who=who, wait=lease.PATIENCE) as held:
+        events.repaired(repair(overlay, env, held))
         events.check_cancel()
         _settle(ctx, held, who)
         history = History(overlay)

@@ -23,8 +23,6 @@ __all__ = ["NOT", "Check", "examine", "fix"]
 NOT = "Not repaired: "
 """Start of a sentence about something that was tried in vain."""
 
-_LEASE_WAIT = 2.0
-
 
 def examine(context: Context, *, say: Optional[Say] = None) -> list[Check]:
     """Look for problems.
@@ -157,7 +155,7 @@ def fix(context: Context, *, say: Optional[Say] = None) -> list[str]:
     context.env = env
     done += _tried(lambda: moved.mend(context, overlay, env))
     tell("Looking at all files.")
-    with lease.acquire(env, who="doctor", wait=_LEASE_WAIT) as held:
+    with lease.acquire(env, who="doctor", wait=lease.PATIENCE) as held:
         try:
             done += frame.mend_unfinished(context, overlay, env, held)
             done += frame.mend_kept(context, overlay, env, held)
@@ -169,7 +167,7 @@ def fix(context: Context, *, say: Optional[Say] = None) -> list[str]:
         except OSError as e:
             raise lease.storage_error(e) from e
     done += _tried(lambda: _mend_packages(context, overlay, env, tell))
-    with lease.acquire(env, who="doctor", wait=_LEASE_WAIT):
+    with lease.acquire(env, who="doctor", wait=lease.PATIENCE):
         done += content.mend_lock(context, overlay, env)
     done += _tried(lambda: moved.tell_server(context))
     return done
