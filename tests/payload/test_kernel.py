@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -143,7 +145,10 @@ class Kernel:
 
     def __init__(self, context: Context, home: Path, name: str = "python3", **env: str) -> None:
         manager = KernelSpecManager(kernel_dirs=[context.runtime + "/share/jupyter/kernels"])
-        self.manager = KernelManager(kernel_name=name, kernel_spec_manager=manager)
+        # a port that is free while a kernel restarts may be taken by the test beside this one
+        self.sockets = Path(tempfile.mkdtemp(prefix="kernel-"))
+        where = {"transport": "ipc", "ip": str(self.sockets / "k")}
+        self.manager = KernelManager(kernel_name=name, kernel_spec_manager=manager, **where)
         # what a server has that our bootstrap started
         self.env = {**os.environ, "HOME": str(home), "PYTHONNOUSERSITE": "1", **env}
 
@@ -160,6 +165,7 @@ class Kernel:
         if hasattr(self, "client"):
             self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+        shutil.rmtree(self.sockets)
 
     def run(self, code: str) -> str:
         out: list[str] = []
@@ -420,10 +426,13 @@ def test_a_kernel_that_somebody_stops_while_it_starts_keeps_the_overlay(
         kernel.client.start_channels()
         kernel.client.wait_for_ready(timeout=60)
         assert kernel.run("import sys; print(sys.prefix)").strip() == context.env.path
-        # and it can be interrupted as ever
-        ident = kernel.client.execute("import time\nprint('now', flush=True)\ntime.sleep(600)")
-        while kernel.client.get_iopub_msg(timeout=60)["msg_type"] != "stream":
-            pass
+        # and it can be interrupted as ever; not while it prints, where ipykernel may lose an interrupt
+        begun = home / "begun"
+        ident = kernel.client.execute(
+            f"import time\nopen({str(begun)!r}, 'w').close()\nwhile True: time.sleep(0.01)"
+        )
+        while not begun.exists():
+            time.sleep(0.01)
         kernel.manager.interrupt_kernel()
         while (reply := kernel.client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != ident:
             pass
