@@ -17,8 +17,8 @@ from tests.server.conftest import TOKEN, RunningServer
 Body = Any
 
 ONCE = {"Connection": "close"}
-"""Tornado ends some connections without a word (after a body that it did not read, or an unknown method): none
-of these is used for the next request."""
+"""Tornado ends some connections without a word (after a body that it did not read, or an unknown method): no
+other request may use them."""
 
 BAD_JOBS: list[tuple[str, Body, int, str]] = [
     ("no action", {}, 400, "bad-request"),
