@@ -25,12 +25,13 @@ from overlayspawner.payload.dists import (
 from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.installer import choose
 from overlayspawner.payload.lease import PATIENCE, acquire, storage_error
-from overlayspawner.payload.mark import Mark, Since
+from overlayspawner.payload.mark import Mark, Since, latest, under
 from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
 from overlayspawner.payload.splits import splits
 from overlayspawner.payload.stage import Stage, Staged, incomplete, name_of_url
+from overlayspawner.payload.wishes import admits
 
 ACTIONS = ("install", "uninstall", "upgrade", "sync")
 
@@ -144,6 +145,8 @@ class Job:
         self.argv = list(argv)
         self.labels = labels or {}
         self.overlay, self.env = ctx.require()
+        self.settled = False
+        """Whether the env held all that was asked for, and nothing is to be uninstalled or upgraded."""
 
     def start(self) -> dict[str, Any]:
         """Take the lease and run; see :func:`apply` for what is returned and raised."""
@@ -165,11 +168,13 @@ class Job:
                 " To uninstall everything, empty it and run `overlay sync`.",
             )
         self.events.check_cancel()
+        missing: Optional[list[str]] = None
         with contextlib.suppress(OSError):
             # what other tools did before is not this change's doing
-            adopt.settle(self.ctx, lease)
+            missing = adopt.settle(self.ctx, lease)["missing"]
         before = Requirements.read(self.overlay.requirements)
         since = Since(self.overlay, self.ctx)
+        self.settled = missing == [] and Mark.read(self.env).is_settled(self.overlay, self.env, since, before)
         overlay = overlay_dists(self.env)
         base = base_dists(self.ctx)
         self.prepare(before, overlay)
@@ -195,6 +200,7 @@ class Job:
             taken_back: list[str] = []
             if comes_in:
                 broken = incomplete(overlay.values(), thorough=self.action in WHOLE)
+                self.settled = self.settled and not broken
                 hidden = {*named, *unneeded, *broken}
                 left = {name: dist for name, dist in overlay.items() if name not in hidden}
                 staged = self._stage(stage, after, admin, left, base)
@@ -217,6 +223,7 @@ class Job:
             after = edited(before, change.add, change.remove)
             if plans.is_empty(plan) and after.to_text() == before.to_text():
                 self._realise(after)
+                since.settled = latest(self.overlay, self.env)
                 self.settle(since, after)
                 last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
                 self.events.say("done", "There was nothing to change.")
@@ -226,6 +233,7 @@ class Job:
             if not revision["kept"]:
                 self.events.say("committing", "Space is short: what was replaced or removed was not kept.")
             lockfile.write(self.ctx, self.env, revision=revision["id"], origins=stage.origins)
+            since.settled = revision["id"] if comes_in or self.settled else 0
             self.settle(since, after)
         self.events.say("done", events.done(plan))
         return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
@@ -277,6 +285,15 @@ class Job:
         overlay: dict[str, Dist],
         base: dict[str, Dist],
     ) -> Staged:
+        if self._only_adds(overlay, base):
+            # The lines that are there are met already. All of them are resolved only where something that
+            # they may rest on has to give way: with many packages, and an index far away, most of the time
+            # of a change would go into that.
+            self.resolve(stage, [r.text for r in self.install], list({**base, **overlay}.values()))
+            staged = self.staged(stage)
+            if not staged.removed:
+                return staged
+            stage.clear()
         given_up = self._given_up()
         lines = [r.text for r in after.entries() if redact(r.text) not in given_up]
         known = after.names()
@@ -285,6 +302,13 @@ class Job:
         lines += [r.text for r in admin]
         self.resolve(stage, lines, list({**base, **overlay}.values()))
         return self.staged(stage)
+
+    def _only_adds(self, overlay: dict[str, Dist], base: dict[str, Dist]) -> bool:
+        """Whether nothing that is there has to change for what is asked for, as far as names tell."""
+        if not self.settled or self.upgrade or self.uninstall or self.action != "install":
+            return False
+        there = [(r, overlay.get(r.name) or base.get(r.name)) for r in self.install]
+        return all(dist is None or (not r.url and admits(r, dist.version)) for r, dist in there)
 
     def _given_up(self) -> set[str]:
         """Return the lines that a restore found can't be had on this base: they may not hold up the rest."""
@@ -439,6 +463,7 @@ class Job:
                 "base": {"key": self.ctx.base.key, "lock": self.ctx.base_lock or self.ctx.base.lock()},
                 "env": os.path.relpath(self.env.path, self.overlay.path),
                 "plan": plan,
+                **({"settled": under(self.ctx)} if self.settled else {}),
                 **self.labels,
             },
             placed=staged.files(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from overlayspawner.payload.probe import Base
 from overlayspawner.payload.requirements import Requirements, normalise, packaging, parse
 
 SCOPES = ("overlay", "base", "user-site")
+_METADATA = (".dist-info", ".egg-info", ".egg-link")
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,34 @@ class Details:
     size: int = 0
 
 
-def listing(site: str) -> list[Dist]:
-    """Return the distributions of one directory, sorted by name; an unreadable directory has none."""
+def listing(site: str, without: Collection[str] = ()) -> list[Dist]:
+    """Return the distributions of one directory, sorted by name; an unreadable directory has none.
+
+    Parameters
+    ----------
+    without:
+        Names of directory entries that are left out.
+    """
     try:
-        names = sorted(os.listdir(site))
+        entries = os.listdir(site)
     except OSError:
         return []
+    names = tuple(sorted(entry for entry in entries if entry.endswith(_METADATA) and entry not in without))
+    # all is in the names, and a change lists the same directories several times
+    if all(entry.endswith(".dist-info") for entry in names):
+        return list(_listed(site, names))
+    return list(_listed.__wrapped__(site, names))
+
+
+@functools.lru_cache(maxsize=16)
+def _listed(site: str, names: tuple[str, ...]) -> tuple[Dist, ...]:
     out: dict[str, Dist] = {}
     for entry in names:
         dist = from_entry(site, entry)
         # a leftover of an interrupted tool may stand beside the real one: dist-info beats egg-info
         if dist is not None and (dist.name not in out or (out[dist.name].is_egg and not dist.is_egg)):
             out[dist.name] = dist
-    return sorted(out.values(), key=lambda d: d.name)
+    return tuple(sorted(out.values(), key=lambda d: d.name))
 
 
 def from_entry(site: str, entry: str) -> Dist | None:
@@ -123,7 +139,6 @@ def from_entry(site: str, entry: str) -> Dist | None:
 
 @functools.lru_cache(maxsize=8192)
 def _from_dist_info(site: str, entry: str) -> Dist | None:
-    # all is in the name, and a change lists the same directories several times
     name, _, version = entry[: -len(".dist-info")].partition("-")
     if name and version and not name.startswith("~"):
         return Dist(normalise(name), version, os.path.join(site, entry), site)

@@ -117,6 +117,8 @@ class History:
 
     def later(self, target: Target) -> list[Revision]:
         """Return the changes in effect that were made after a target's tip."""
+        if target.tip["id"] == self.ids[-1]:
+            return []
         since = self.in_effect(target.tip["id"])
         found = (self.get(root) for root in sorted(self.in_effect(self.ids[-1]) - since))
         return [data for data in found if data is not None]

@@ -132,6 +132,17 @@ def _collect(ctx: Context, overlay: Overlay, env: Env, origins: Mapping[str, Map
     unknown = []
     for name, dist in overlay_dists(env).items():
         compiled, direct = _facts(dist)
+        last = own.packages.get(name)
+        if (
+            last is not None
+            and (last.version, last.compiled) == (dist.version, compiled)
+            and name not in origins
+        ):
+            # what was not known then, here or in another lock, is not known now
+            told = direct if direct is not None else known[name].sources if name in known else {}
+            if last.sources == told:
+                lock.packages[name] = last
+                continue
         item = Locked(name, dist.version, compiled=compiled)
         lock.packages[name] = item
         before = known.get(name)

@@ -40,6 +40,10 @@ class Mark:
         ``{requirement, reason, hint, code}`` of lines that could not be had.
     told:
         The error that stopped the last attempt, ``{code, message, hint}``, or ``None``.
+    settled:
+        The change of this env after which it was known to hold all that was asked for; 0 for none.
+    under:
+        What that was resolved under, see :func:`under`.
     """
 
     def __init__(self) -> None:
@@ -49,6 +53,8 @@ class Mark:
         self.revision = 0
         self.failed: list[dict[str, str]] = []
         self.told: Optional[dict[str, str]] = None
+        self.settled = 0
+        self.under: list[str] = []
 
     @property
     def fresh(self) -> bool:
@@ -71,6 +77,8 @@ class Mark:
             got.asked, got.admin = _texts(data["asked"]), _texts(data["admin"])
             got.revision = int(data["revision"])
             got.failed = [{str(k): str(v) for k, v in item.items()} for item in data["failed"]]
+            # an earlier version did not write these
+            got.settled, got.under = int(data.get("settled") or 0), _texts(data.get("under") or [])
             told = data.get("told")
             got.told = {str(k): str(v) for k, v in told.items()} if told else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -102,11 +110,37 @@ class Mark:
     def reached(self, env: Env, since: Since, failed: Sequence[dict[str, str]] = ()) -> None:
         """The env holds all of ``since``, but for what ``failed``."""
         self.asked, self.admin, self.revision = since.asked, since.admin, since.revision
+        self.settled, self.under = (0 if failed else since.settled), since.under
         self.failed = list(failed)
         self.told = None
         codes = {item.get("code", "") for item in failed}
         self.state = "waiting" if codes & WAITING else "partial" if failed else "done"
         self.write(env)
+
+    def is_settled(self, overlay: Overlay, env: Env, since: Since, file: Requirements) -> bool:
+        """Whether the env is known to hold all that is asked for: nothing has changed since all was resolved.
+
+        Parameters
+        ----------
+        since, file:
+            What is asked for now, and the user's file, which may have been edited.
+        """
+        same = (self.asked, self.admin, self.under) == (since.asked, since.admin, since.under)
+        edited = sorted(redact(entry.text) for entry in file.entries()) != since.asked
+        if self.state != "done" or not same or edited or not self.settled:
+            return False
+        return latest(overlay, env) == self.settled
+
+    def undone(self, overlay: Overlay, ctx: Context, root: dict[str, Any], revision: int) -> None:
+        """A change was undone offline: an env that was settled before it is so again."""
+        _, env = ctx.require()
+        before = (root.get("requirements") or {}).get("before")
+        lines, admin = asked(overlay, ctx)
+        if self.state != "done" or root.get("settled") != under(ctx) or before is None:
+            return
+        if sorted(_texts(before)) == lines and admin == self.admin and self.settled == root.get("id"):
+            self.asked, self.settled = lines, revision
+            self.write(env)
 
     def added_since(self, overlay: Overlay, env: Env) -> set[str]:
         """Return lines that changes of this env added without writing a mark: an undo, an adoption."""
@@ -150,6 +184,8 @@ class Since:
         numbers = revisions.ids(overlay)
         self.revision = numbers[-1] if numbers else 0
         self.asked, self.admin = asked(overlay, ctx)
+        self.under = under(ctx)
+        self.settled = 0
 
     def edit(self, after: Requirements, removed: Iterable[str]) -> None:
         """Set the lines to those of a change that resolved them all.
@@ -166,7 +202,7 @@ class Since:
         """Set the lines to those of a mark, after a change that only removed some."""
         going = set(removed)
         self.asked = [line for line in mark.asked if _key(line) not in going]
-        self.admin = mark.admin
+        self.admin, self.under = mark.admin, mark.under
 
 
 def path(env: Env) -> str:
@@ -181,6 +217,20 @@ def is_of(revision: dict[str, Any], env: Env) -> bool:
     """
     told = str(revision.get("env") or "")
     return os.path.basename(told) == os.path.basename(env.path) and _local(told) == _local(env.path)
+
+
+def latest(overlay: Overlay, env: Env) -> int:
+    """Return the number of the latest change of an env; 0 where there is none."""
+    for number in reversed(revisions.ids(overlay)):
+        data = revisions.read(overlay, number)
+        if data is not None and is_of(data, env):
+            return number
+    return 0
+
+
+def under(ctx: Context) -> list[str]:
+    """Return what lines are resolved under, besides themselves: the base's packages, and constraints."""
+    return [ctx.base_lock or ctx.base.lock(), *map(redact, ctx.spec.constraints)]
 
 
 def _local(path: str) -> str:

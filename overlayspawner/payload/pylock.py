@@ -45,6 +45,7 @@ class Locked:
     version: str
     sources: dict[str, Any] = field(default_factory=dict)
     compiled: bool = False
+    _text: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def hashes(self) -> list[str]:
@@ -62,6 +63,21 @@ class Locked:
         """Return the line that asks for exactly this version, and these files."""
         line = f"{self.name}=={self.version}"
         return line + "".join(f" --hash=sha256:{d}" for d in self.hashes) if hashes else line
+
+    def text(self) -> str:
+        """Return its table in a lock, made once: it may not be changed any more."""
+        if not self._text:
+            lines = ["", "[[packages]]", f"name = {_value(self.name)}", f"version = {_value(self.version)}"]
+            lines += [f"{key} = {_value(self.sources[key])}" for key in SOURCES if key in self.sources]
+            marks = []
+            if not self.hashes and not {"vcs", "directory"} & set(self.sources):
+                marks.append('hash = "unknown"')
+            if self.compiled:
+                marks.append("compiled = true")
+            if marks:
+                lines += ["[packages.tool.overlayspawner]", *marks]
+            self._text = "\n".join(lines)
+        return self._text
 
 
 @dataclass
@@ -243,16 +259,7 @@ def dumps(lock: Lock) -> str:
         *([f"requires-python = {_value(f'=={short}.*')}"] if short else []),
         'created-by = "overlayspawner"',
     ]
-    for _, item in sorted(lock.packages.items()):
-        lines += ["", "[[packages]]", f"name = {_value(item.name)}", f"version = {_value(item.version)}"]
-        lines += [f"{key} = {_value(item.sources[key])}" for key in SOURCES if key in item.sources]
-        marks = []
-        if not item.hashes and not {"vcs", "directory"} & set(item.sources):
-            marks.append('hash = "unknown"')
-        if item.compiled:
-            marks.append("compiled = true")
-        if marks:
-            lines += ["[packages.tool.overlayspawner]", *marks]
+    lines += [item.text() for _, item in sorted(lock.packages.items())]
     lines += [
         "",
         "[tool.overlayspawner]",

@@ -7,6 +7,7 @@ plainly a requirement is refused here. The refusals do not depend on ``packaging
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -238,7 +239,9 @@ def _from_editable(target: str) -> Requirement:
     return Requirement(f"-e {target}", name, url=target, editable=True)
 
 
+@functools.lru_cache(maxsize=2048)
 def _from_pep508(line: str, trusted: bool) -> Requirement:
+    # a change reads the same lines many times
     match = _PEP508.match(line)
     if not match:
         raise OverlayError("bad-requirement", f"{_shown(line)} is not a requirement.", _HINT)

@@ -73,7 +73,7 @@ def summary(data: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in data.items()
-        if key not in ("files", "aside", "aside_bytes", "change", "kept", "realised")
+        if key not in ("files", "aside", "aside_bytes", "change", "kept", "realised", "settled")
     }
 
 

@@ -7,6 +7,7 @@ one whose metadata got lost. Comparing costs one directory listing and one ``sta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Collection, Iterable
@@ -106,14 +107,12 @@ def write(env: Env, content: Snapshot, *, adopted: Optional[str] = None) -> None
     """
     mark = last_adoption(env) if adopted is None else adopted
     data = {"schema": SCHEMA, "adopted": mark, "dists": content}
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n"
-    try:
-        with open(path(env), encoding="utf-8") as f:
-            before = f.read()
-    except (OSError, UnicodeDecodeError):
-        before = ""
-    if before != text:
-        files.write_atomic(path(env), text)
+    if _load(env) == data:
+        return
+    file = path(env)
+    files.write_atomic(file, json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n")
+    with contextlib.suppress(OSError):
+        _known[file] = (_identity(os.stat(file)), data)
 
 
 def read(env: Env) -> Optional[Snapshot]:
@@ -126,12 +125,25 @@ def last_adoption(env: Env) -> str:
     return _adopted(_load(env))
 
 
+_known: dict[str, tuple[tuple[int, ...], Any]] = {}
+"""What files said when they were last read or written, with their identity. Nobody changes these."""
+
+
 def _load(env: Env) -> Any:
+    file = path(env)
     try:
-        with open(path(env), encoding="utf-8") as f:
-            return json.load(f)
+        with open(file, encoding="utf-8") as f:
+            identity = _identity(os.fstat(f.fileno()))
+            known = _known.get(file)
+            if known is None or known[0] != identity:
+                known = _known[file] = (identity, json.load(f))
     except (OSError, ValueError, RecursionError):
         return None
+    return known[1]
+
+
+def _identity(info: os.stat_result) -> tuple[int, ...]:
+    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size
 
 
 def _content(data: Any) -> Optional[Snapshot]:
@@ -184,7 +196,7 @@ def stamp(dist: Dist) -> list[int]:
     """Return inode, modification time (ns) and size of a distribution's list of files; zeros without one."""
     for name in ("RECORD", "installed-files.txt", "PKG-INFO", ""):
         try:
-            info = os.stat(os.path.join(dist.path, name) if name else dist.path)
+            info = os.stat(f"{dist.path}/{name}" if name else dist.path)
         except OSError:
             if name == "RECORD" and not dist.is_egg:
                 return [0, 0, 0]

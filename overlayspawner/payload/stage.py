@@ -16,6 +16,7 @@ import json
 import os
 import re
 import stat as stat_module
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ from overlayspawner.payload.dists import Dist, listing, record, record_rows
 from overlayspawner.payload.moves import Tree
 from overlayspawner.payload.overlay import BASE_PTH, Env
 from overlayspawner.payload.probe import Base
-from overlayspawner.payload.stubs import Stubs
+from overlayspawner.payload.stubs import TICK, Stubs
 
 # What belongs to the env itself; a package that brings one of these does not get its way.
 _OWN_TOP = frozenset(
@@ -158,9 +159,7 @@ class Stage:
         """
         out = Staged()
         stubs = self._stubs.present()
-        for dist in listing(self.site):
-            if os.path.basename(dist.path) in stubs:
-                continue
+        for dist in listing(self.site, without=stubs):
             if dist.path.endswith(".dist-info"):
                 for name in ("METADATA", "RECORD"):
                     if not os.path.isfile(os.path.join(dist.path, name)):
@@ -262,8 +261,8 @@ class Stage:
         back = os.path.relpath(os.path.join(self.prefix, "bin"), self.site)
         lines = {f"{back}/{name}": raw for name, raw in changed.items()}
         stubs = self._stubs.present()
-        for dist in listing(self.site):
-            known = None if os.path.basename(dist.path) in stubs else record_rows(dist)
+        for dist in listing(self.site, without=stubs):
+            known = record_rows(dist)
             if known is None or not any(row and row[0] in lines for row in known):
                 continue
             rows = [record_row(row[0], lines[row[0]]) if row and row[0] in lines else row for row in known]
@@ -346,13 +345,32 @@ def incomplete(dists: Iterable[Dist], *, thorough: bool = False) -> set[str]:
     for dist in dists:
         if dist.is_egg:
             continue
-        if not all(os.path.isfile(os.path.join(dist.path, n)) for n in ("METADATA", "RECORD", "INSTALLER")):
+        if not _has_all(dist.path):
             out.add(dist.name)
         elif thorough:
             rows = record_rows(dist)
             if rows is None or not all(_there(dist, row[0]) for row in rows if row):
                 out.add(dist.name)
     return out
+
+
+_complete: dict[str, tuple[int, int]] = {}
+"""Metadata directories that had all, by path: inode and modification time, which changes with the names."""
+
+
+def _has_all(path: str) -> bool:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    mark = (info.st_ino, info.st_mtime_ns)
+    if _complete.get(path) == mark:
+        return True
+    found = all(os.path.isfile(f"{path}/{name}") for name in ("METADATA", "RECORD", "INSTALLER"))
+    # what was changed a moment ago may change again without showing it
+    if found and info.st_mtime_ns < time.time_ns() - TICK:
+        _complete[path] = mark
+    return found
 
 
 def _there(dist: Dist, path: str) -> bool:

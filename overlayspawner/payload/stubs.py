@@ -27,7 +27,7 @@ SCHEMA = 1
 _MARK = "overlayspawner-stub"
 _WHEEL = "Wheel-Version: 1.0\nGenerator: overlayspawner\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
-_TICK = 2_000_000_000
+TICK = 2_000_000_000
 """Nanoseconds within which a second change may leave a modification time as it is: the coarsest clock's."""
 
 Mark = list[object]
@@ -76,7 +76,7 @@ class Stubs:
 
     def present(self) -> set[str]:
         """Return the directory names of the stubs that the installer left alone."""
-        return {folder for folder in self.names if os.path.lexists(os.path.join(self._site, folder, _MARK))}
+        return {folder for folder in self.names if os.path.lexists(f"{self._site}/{folder}/{_MARK}")}
 
     def keep(self, *, thorough: bool = False) -> None:
         """Put what is left of them where the next stage finds it; best effort.
@@ -158,7 +158,7 @@ class Stubs:
         files.write_plain(f"{path}/RECORD", "".join(f"{folder}/{name},,\n" for name in names))
         info = os.stat(path)
         # what was changed a moment ago may change again without showing it
-        if source is not None and source[2] < info.st_mtime_ns - _TICK:
+        if source is not None and source[2] < info.st_mtime_ns - TICK:
             self._marks[folder] = [info.st_ino, info.st_mtime_ns, len(names), *source]
 
 

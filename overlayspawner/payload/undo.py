@@ -19,6 +19,7 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.history import History, Target
+from overlayspawner.payload.mark import Mark
 from overlayspawner.payload.moves import Tree, plan_ops, tree_of
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import Cancel, redact
@@ -247,6 +248,7 @@ class _Offline:
             again=self._again(),
         ).run(held)
         lockfile.write(self.ctx, self.env, revision=revision["id"])
+        Mark.read(self.env).undone(self.overlay, self.ctx, self.target.root, revision["id"])
         root = self.target.root["id"]
         back = self.target.tip["id"] != root and self.target.number == self.target.tip["id"]
         self.events.say(
