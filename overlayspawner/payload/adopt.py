@@ -28,6 +28,7 @@ from overlayspawner.payload.dists import (
     overlay_dists,
     user_site,
 )
+from overlayspawner.payload.foreign import compare
 from overlayspawner.payload.lease import PATIENCE, Lease, acquire, overlay_lock, storage_error
 from overlayspawner.payload.leftovers import is_partial, leftovers
 from overlayspawner.payload.mend import flagged, mend, missing, notices
@@ -39,8 +40,6 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 _UNFINISHED = "unfinished "
 """Before the name of an adoption in the snapshot: its lines and its snapshot may not be written yet."""
-_LOOK_BACK = 20
-"""Revisions looked at to tell our own changes from others'."""
 
 __all__ = ["adopt", "leftovers", "mend", "missing", "needed", "notices", "settle", "told"]
 
@@ -194,7 +193,7 @@ class _Adoption:
         for name in [name for name, dist in found.items() if is_partial(dist)]:
             now[name] = {**now[name], "partial": True}
             del found[name]
-        arrived, old, gone, lost = self._compare(known, found, now)
+        arrived, old, gone, lost = compare(self.overlay, self.env, known, found, now)
         for name in lost:
             now[name] = {**known[name], "missing": True}
         current = Requirements.read(self.overlay.requirements)
@@ -216,76 +215,6 @@ class _Adoption:
         last = {"id": (revisions.ids(self.overlay) or [0])[-1], "changed": False}
         empty = plans.build(new={}, overlay={}, base={})
         return {"revision": last, "plan": empty, "missing": flagged(self.env, now)}
-
-    # -- what is different ------------------------------------------------------------------------------
-
-    def _compare(
-        self, known: snapshot.Snapshot, found: Mapping[str, Dist], now: snapshot.Snapshot
-    ) -> tuple[dict[str, Dist], dict[str, str], list[str], list[str]]:
-        """Return what came, the versions that were there before, what is gone, and what is missing."""
-        arrived: dict[str, Dist] = {}
-        old: dict[str, str] = {}
-        gone: list[str] = []
-        lost: list[str] = []
-        for name, dist in found.items():
-            item = known.get(name)
-            whole = item is not None and not item.get("partial")
-            if item is None or item["version"] != dist.version or not whole:
-                arrived[name] = dist
-                if item is not None and whole:
-                    old[name] = item["version"]
-        renamed = any(i["kind"] == "renamed" and not i["original"] for i in leftovers(self.env))
-        for name, item in known.items():
-            if name in now or item.get("partial"):
-                continue  # what was never whole has not been removed
-            left = not (item["files"] and snapshot.gone(self.env, item))
-            if item.get("missing"):
-                if left:
-                    lost.append(name)
-            elif snapshot.gone(self.env, item) and not renamed:
-                gone.append(name)
-            else:
-                # also where pip, killed in the middle of its work, has renamed the files: they are not gone
-                lost.append(name)
-        mine = self._ours(set(arrived), set(gone))
-        return (
-            {name: dist for name, dist in arrived.items() if name not in mine},
-            old,
-            sorted(name for name in gone if name not in mine),
-            sorted(lost),
-        )
-
-    def _ours(self, arrived: set[str], gone: set[str]) -> set[str]:
-        """Return those names whose state is what a change of ours left: its snapshot was lost."""
-        out: set[str] = set()
-        left = arrived | gone
-        here = os.path.relpath(self.env.path, self.overlay.path)
-        for number in reversed(revisions.ids(self.overlay)[-_LOOK_BACK:]):
-            if not left:
-                break
-            revision = revisions.read(self.overlay, number) or {}
-            if revision.get("env") != here or not isinstance(revision.get("plan"), dict):
-                continue
-            new = {str(item["name"]): str(item["version"]) for item in revision["plan"].get("new", ())}
-            removed = {str(item["name"]) for item in revision["plan"].get("removes", ())}
-            placed = {str(path): (inode, size) for path, inode, size in revision.get("files", ())}
-            for name in left & (set(new) | removed):
-                # what we removed and is there again was brought by somebody else
-                if name in gone if name in removed else self._placed(name, new[name], placed):
-                    out.add(name)
-            left -= set(new) | removed
-        return out
-
-    def _placed(self, name: str, version: str, placed: Mapping[str, tuple[int, int]]) -> bool:
-        for dist in listing(self.env.site_packages):
-            if dist.name == name and dist.version == version:
-                path = os.path.join(dist.path, "RECORD")
-                try:
-                    info = os.stat(path)
-                except OSError:
-                    return False
-                return placed.get(os.path.relpath(path, self.env.path)) == (info.st_ino, info.st_size)
-        return False
 
     # -- what was asked for -----------------------------------------------------------------------------
 

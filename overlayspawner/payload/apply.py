@@ -23,20 +23,16 @@ from overlayspawner.payload.dists import (
     user_site,
 )
 from overlayspawner.payload.events import Events, OnEvent
-from overlayspawner.payload.installer import choose
 from overlayspawner.payload.lease import PATIENCE, acquire, storage_error
 from overlayspawner.payload.mark import Mark, Since, latest, under
 from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
+from overlayspawner.payload.resolving import WHOLE, Resolving
 from overlayspawner.payload.splits import splits
 from overlayspawner.payload.stage import Stage, Staged, incomplete, name_of_url
-from overlayspawner.payload.wishes import admits
 
 ACTIONS = ("install", "uninstall", "upgrade", "sync")
-
-WHOLE = ("sync", "restore")
-"""Actions that are about everything the overlay should hold, whatever the request names."""
 
 
 def apply(
@@ -107,46 +103,8 @@ def _texts(value: object) -> list[object]:
     return list(value)
 
 
-class Job:
-    """One run of :func:`apply`, and what other changes are made of.
-
-    Parameters
-    ----------
-    action, install, uninstall, upgrade:
-        See :func:`apply`; parsed.
-    events:
-        Who listens.
-    who, argv:
-        See :func:`apply`.
-    labels:
-        What else the revision records.
-    """
-
-    def __init__(
-        self,
-        ctx: Context,
-        action: str,
-        *,
-        install: Sequence[Requirement] = (),
-        uninstall: Sequence[str] = (),
-        upgrade: Sequence[str] = (),
-        events: Optional[Events] = None,
-        who: str = "",
-        argv: Sequence[str] = (),
-        labels: Optional[dict[str, Any]] = None,
-    ) -> None:
-        self.ctx = ctx
-        self.action = action
-        self.install = list(install)
-        self.uninstall = list(uninstall)
-        self.upgrade = list(upgrade)
-        self.events = events or Events()
-        self.who = who
-        self.argv = list(argv)
-        self.labels = labels or {}
-        self.overlay, self.env = ctx.require()
-        self.settled = False
-        """Whether the env held all that was asked for, and nothing is to be uninstalled or upgraded."""
+class Job(Resolving):
+    """One run of :func:`apply`, and what other changes are made of."""
 
     def start(self) -> dict[str, Any]:
         """Take the lease and run; see :func:`apply` for what is returned and raised."""
@@ -203,8 +161,8 @@ class Job:
                 self.settled = self.settled and not broken
                 hidden = {*named, *unneeded, *broken}
                 left = {name: dist for name, dist in overlay.items() if name not in hidden}
-                staged = self._stage(stage, after, admin, left, base)
-                staged, taken_back = self._without_copies(stage, staged, base)
+                staged = self.fill(stage, after, admin, left, base)
+                staged, taken_back = self.without_copies(stage, staged, base)
                 # what was found good enough was the image's copy: a broken one may not go on hiding it
                 taken_back += [name for name in broken if name in base and name not in staged.dists]
                 taken_back += self.orphans(staged, overlay, base, remaining)
@@ -276,101 +234,6 @@ class Job:
             return
         left = {redact(r.text) for r in after.entries()} if self.action not in WHOLE else set()
         mark.reached(self.env, since, [item for item in mark.failed if item.get("requirement") in left])
-
-    def _stage(
-        self,
-        stage: Stage,
-        after: Requirements,
-        admin: list[Requirement],
-        overlay: dict[str, Dist],
-        base: dict[str, Dist],
-    ) -> Staged:
-        if self._only_adds(overlay, base):
-            # The lines that are there are met already. All of them are resolved only where something that
-            # they may rest on has to give way: with many packages, and an index far away, most of the time
-            # of a change would go into that.
-            self.resolve(stage, [r.text for r in self.install], list({**base, **overlay}.values()))
-            staged = self.staged(stage)
-            if not staged.removed:
-                return staged
-            stage.clear()
-        given_up = self._given_up()
-        lines = [r.text for r in after.entries() if redact(r.text) not in given_up]
-        known = after.names()
-        # upgrading a package that came as a dependency, or that the image has, takes asking for it
-        lines += [name for name in self.upgrade if name not in known]
-        lines += [r.text for r in admin]
-        self.resolve(stage, lines, list({**base, **overlay}.values()))
-        return self.staged(stage)
-
-    def _only_adds(self, overlay: dict[str, Dist], base: dict[str, Dist]) -> bool:
-        """Whether nothing that is there has to change for what is asked for, as far as names tell."""
-        if not self.settled or self.upgrade or self.uninstall or self.action != "install":
-            return False
-        there = [(r, overlay.get(r.name) or base.get(r.name)) for r in self.install]
-        return all(dist is None or (not r.url and admits(r, dist.version)) for r, dist in there)
-
-    def _given_up(self) -> set[str]:
-        """Return the lines that a restore found can't be had on this base: they may not hold up the rest."""
-        if self.action in WHOLE:
-            return set()
-        named = {redact(r.text) for r in self.install}
-        return {item.get("requirement", "") for item in Mark.read(self.env).failed} - named
-
-    def resolve(
-        self,
-        stage: Stage,
-        lines: Sequence[str],
-        visible: list[Dist],
-        *,
-        constraints: Sequence[str] = (),
-        **how: Any,
-    ) -> None:
-        """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`."""
-        installer = choose(self.ctx)
-        self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
-        installer.stage(
-            self.ctx,
-            list(dict.fromkeys(lines)),
-            stage,
-            visible=visible,
-            upgrade=self.upgrade,
-            constraints=[*self.ctx.spec.constraints, *constraints],
-            on_line=self.events.line,
-            cancel=self.events.cancel,
-            **how,
-        )
-
-    def staged(self, stage: Stage) -> Staged:
-        """Return what the installer left, with scripts that start the env's Python."""
-        self.events.say("staging", "Checking what was downloaded.")
-        stage.fix_scripts(self.ctx.base)
-        staged = stage.result()
-        for path in staged.dropped:
-            self.events.say("staging", f"Left out, because it belongs to the overlay itself: {path}")
-        return staged
-
-    def _without_copies(
-        self, stage: Stage, staged: Staged, base: dict[str, Dist]
-    ) -> tuple[Staged, list[str]]:
-        """Take back what the image has in the same version; return also the names.
-
-        It comes about when the overlay hid the image's version by another one that no longer fits.
-        """
-        local = {dist.name for dist in listing(user_site(self.ctx))}
-        copies = [
-            dist
-            for name, dist in staged.dists.items()
-            if name in base
-            and base[name].version == dist.version
-            and name not in local
-            and dist.read("direct_url.json") is None
-        ]
-        if not copies:
-            return staged, []
-        for dist in copies:
-            stage.take_back(dist)
-        return stage.result(), [dist.name for dist in copies]
 
     def _named(
         self, staged: Staged, base: dict[str, Dist], overlay: dict[str, Dist], before: Requirements

@@ -213,7 +213,7 @@ class _Import(Job):
         self.alone = alone
         self.failed: list[dict[str, str]] = []
 
-    def _stage(
+    def fill(
         self,
         stage: Stage,
         after: Requirements,

@@ -59,7 +59,7 @@ class Restore(Job):
         going = needs([(name, ()) for name in self.gone], overlay.get) & set(overlay) if self.gone else set()
         return _unneeded(going, staged, overlay, base, remaining)
 
-    def _stage(
+    def fill(
         self,
         stage: Stage,
         after: Requirements,

@@ -64,7 +64,7 @@ def reinstall(
 class _Again(Job):
     """An upgrade to the version that is there: the installer does not get to see the damaged copies."""
 
-    def _stage(
+    def fill(
         self,
         stage: Stage,
         after: Requirements,
@@ -78,10 +78,10 @@ class _Again(Job):
             if name in overlay:
                 exact += sources.lines_of(overlay[name], self.ctx.home)
         try:
-            return super()._stage(stage, after, [*admin, *exact], rest, base)
+            return super().fill(stage, after, [*admin, *exact], rest, base)
         except OverlayError as e:
             if e.code not in _OTHERWISE or not exact:
                 raise
             self.events.say("resolving", f"{e.message} Other versions are tried.")
         stage.clear()
-        return super()._stage(stage, after, [*admin, *(parse(name) for name in self.upgrade)], rest, base)
+        return super().fill(stage, after, [*admin, *(parse(name) for name in self.upgrade)], rest, base)

@@ -1,0 +1,170 @@
+"""How what a change asks for gets into a stage: the lines that are resolved, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.dists import Dist, listing, user_site
+from overlayspawner.payload.events import Events
+from overlayspawner.payload.installer import choose
+from overlayspawner.payload.mark import Mark
+from overlayspawner.payload.procs import redact
+from overlayspawner.payload.requirements import Requirement, Requirements
+from overlayspawner.payload.stage import Stage, Staged
+from overlayspawner.payload.wishes import admits
+
+WHOLE = ("sync", "restore")
+"""Actions that are about everything the overlay should hold, whatever the request names."""
+
+
+class Resolving:
+    """What is asked for, and how it gets into a stage.
+
+    Parameters
+    ----------
+    action, install, uninstall, upgrade:
+        See :func:`~overlayspawner.payload.apply.apply`; parsed.
+    events:
+        Who listens.
+    who, argv:
+        See there.
+    labels:
+        What else the revision records.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        action: str,
+        *,
+        install: Sequence[Requirement] = (),
+        uninstall: Sequence[str] = (),
+        upgrade: Sequence[str] = (),
+        events: Optional[Events] = None,
+        who: str = "",
+        argv: Sequence[str] = (),
+        labels: Optional[dict[str, Any]] = None,
+    ) -> None:
+        self.ctx = ctx
+        self.action = action
+        self.install = list(install)
+        self.uninstall = list(uninstall)
+        self.upgrade = list(upgrade)
+        self.events = events or Events()
+        self.who = who
+        self.argv = list(argv)
+        self.labels = labels or {}
+        self.overlay, self.env = ctx.require()
+        self.settled = False
+        """Whether the env held all that was asked for, and nothing is to be uninstalled or upgraded."""
+
+    def fill(
+        self,
+        stage: Stage,
+        after: Requirements,
+        admin: list[Requirement],
+        overlay: dict[str, Dist],
+        base: dict[str, Dist],
+    ) -> Staged:
+        """Fill the stage; return what is in it.
+
+        Parameters
+        ----------
+        after:
+            The user's lines as the change leaves them.
+        admin:
+            The administrator's.
+        overlay, base:
+            What there is, without what is to leave.
+
+        Raises
+        ------
+        OverlayError
+            As :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`.
+        """
+        if self._only_adds(overlay, base):
+            # The lines that are there are met already. All of them are resolved only where something that
+            # they may rest on has to give way: with many packages, and an index far away, most of the time
+            # of a change would go into that.
+            self.resolve(stage, [r.text for r in self.install], list({**base, **overlay}.values()))
+            staged = self.staged(stage)
+            if not staged.removed:
+                return staged
+            stage.clear()
+        given_up = self._given_up()
+        lines = [r.text for r in after.entries() if redact(r.text) not in given_up]
+        known = after.names()
+        # upgrading a package that came as a dependency, or that the image has, takes asking for it
+        lines += [name for name in self.upgrade if name not in known]
+        lines += [r.text for r in admin]
+        self.resolve(stage, lines, list({**base, **overlay}.values()))
+        return self.staged(stage)
+
+    def _only_adds(self, overlay: dict[str, Dist], base: dict[str, Dist]) -> bool:
+        """Whether nothing that is there has to change for what is asked for, as far as names tell."""
+        if not self.settled or self.upgrade or self.uninstall or self.action != "install":
+            return False
+        there = [(r, overlay.get(r.name) or base.get(r.name)) for r in self.install]
+        return all(dist is None or (not r.url and admits(r, dist.version)) for r, dist in there)
+
+    def _given_up(self) -> set[str]:
+        """Return the lines that a restore found can't be had on this base: they may not hold up the rest."""
+        if self.action in WHOLE:
+            return set()
+        named = {redact(r.text) for r in self.install}
+        return {item.get("requirement", "") for item in Mark.read(self.env).failed} - named
+
+    def resolve(
+        self,
+        stage: Stage,
+        lines: Sequence[str],
+        visible: list[Dist],
+        *,
+        constraints: Sequence[str] = (),
+        **how: Any,
+    ) -> None:
+        """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`."""
+        installer = choose(self.ctx)
+        self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
+        installer.stage(
+            self.ctx,
+            list(dict.fromkeys(lines)),
+            stage,
+            visible=visible,
+            upgrade=self.upgrade,
+            constraints=[*self.ctx.spec.constraints, *constraints],
+            on_line=self.events.line,
+            cancel=self.events.cancel,
+            **how,
+        )
+
+    def staged(self, stage: Stage) -> Staged:
+        """Return what the installer left, with scripts that start the env's Python."""
+        self.events.say("staging", "Checking what was downloaded.")
+        stage.fix_scripts(self.ctx.base)
+        staged = stage.result()
+        for path in staged.dropped:
+            self.events.say("staging", f"Left out, because it belongs to the overlay itself: {path}")
+        return staged
+
+    def without_copies(self, stage: Stage, staged: Staged, base: dict[str, Dist]) -> tuple[Staged, list[str]]:
+        """Take back what the image has in the same version; return also the names.
+
+        It comes about when the overlay hid the image's version by another one that no longer fits.
+        """
+        local = {dist.name for dist in listing(user_site(self.ctx))}
+        copies = [
+            dist
+            for name, dist in staged.dists.items()
+            if name in base
+            and base[name].version == dist.version
+            and name not in local
+            and dist.read("direct_url.json") is None
+        ]
+        if not copies:
+            return staged, []
+        for dist in copies:
+            stage.take_back(dist)
+        return stage.result(), [dist.name for dist in copies]
