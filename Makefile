@@ -10,7 +10,8 @@ VENV_HUB5 := .venv-hub5
 BIN := $(VENV)/bin
 
 QUICK := not engine and not browser and not network and not slow
-ONE_BY_ONE := engine or browser
+# What has the machine's engine or a browser to itself; tests marked `beside` need no more than containers.
+ONE_BY_ONE := (engine or browser) and not beside
 # What depends on the hub's version, and so is run with both.
 HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py tests/docker/test_safe.py)
 PYTEST_ARGS ?=
@@ -31,9 +32,9 @@ test: lint env env-hub5 engine images proxy chromium ## everything: lint, and al
 	  echo "== what depends on the hub, with JupyterHub 5 =="; \
 	  $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) $(PYTEST_ARGS) || status=$$?; \
 	fi; \
-	echo "== without an engine, two at a time, with the newest JupyterHub =="; \
+	echo "== two at a time, with the newest JupyterHub =="; \
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not ($(ONE_BY_ONE))" $(PYTEST_ARGS) || status=$$?; \
-	echo "== with engine and browser, with the newest JupyterHub =="; \
+	echo "== one by one: hubs, engine and browser, with the newest JupyterHub =="; \
 	$(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS) || status=$$?; \
 	exit $$status
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.layouts.conftest import LAYOUTS, Box, Yard
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 KINDS = ("overlay", "isolated")
 
