@@ -11,39 +11,23 @@ import importlib.util
 import marshal
 import platform
 import sys
-from types import CodeType
-from typing import Any
-
-_PARTS = (
-    "co_consts",
-    "co_names",
-    "co_varnames",
-    "co_freevars",
-    "co_cellvars",
-    "co_filename",
-    "co_name",
-    "co_qualname",
-    "co_linetable",
-    "co_exceptiontable",
-)
-"""Where a code object has others; not all of them are there in every version."""
 
 
 def compiled(modules: list[tuple[str, str, bool, str]]) -> bytes:
     """Return the modules with code in place of their text, in the format of this Python's ``marshal``.
 
-    The same modules give the same bytes in any process of this version. ``marshal`` notes which objects can
-    be referred to later: those that something else holds at the moment. What holds them differs from process
-    to process, so here all are held. (Its formats before 3 note nothing, but load half as fast, and have no
-    slices, which are constants since Python 3.14.)
+    The same modules give the same bytes in any process of this version, though ``marshal`` notes two things
+    that depend on the process: which strings are interned, and which objects something else holds at the
+    moment, because these may be referred to later. (Its formats before 3 note neither. But they load half as
+    fast, and have no slices, which are constants since Python 3.14.)
 
     Parameters
     ----------
     modules:
         Name, path, whether it is a package, and text of each.
     """
-    # Noted too is which strings are interned. Those that a process has only once may be, or not: so they are,
-    # the texts of one character, and those that come from elsewhere.
+    # Strings that come from elsewhere may be interned or not, and those of one character, which a process has
+    # only once. So here all of them are.
     for number in range(256):
         sys.intern(chr(number))
     codes = [
@@ -55,24 +39,10 @@ def compiled(modules: list[tuple[str, str, bool, str]]) -> bytes:
         )
         for name, path, package, text in modules
     ]
-    # What compiling leaves is not yet what loading gives: equal strings become one.
+    # An interned string may be held by anything in the process. Those of what is loaded here are all held: by
+    # `codes`, which must be kept until the end. The rest of it is new, and held by nothing outside.
     loaded = marshal.loads(marshal.dumps(codes))  # noqa: S302
-    held: list[Any] = []
-    _hold(loaded, held)
-    data = marshal.dumps(loaded)
-    held.clear()
-    return data
-
-
-def _hold(value: Any, held: list[Any]) -> None:
-    held.append(value)
-    if isinstance(value, (list, tuple, frozenset)):
-        for entry in value:
-            _hold(entry, held)
-    elif isinstance(value, CodeType):
-        for part in _PARTS:
-            if hasattr(value, part):
-                _hold(getattr(value, part), held)
+    return marshal.dumps(loaded)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,14 @@ def test_another_python_compiles_for_itself(modules: start_bin.Modules, python: 
 def test_the_bytes_depend_on_nothing_but_sources_and_python(
     modules: start_bin.Modules, python: str, seed: str
 ) -> None:
-    """Whatever else a process has loaded and interned, and however it orders its sets."""
+    """Whatever else a process has loaded, interned and holds, and however it orders its sets."""
     code = """import sys, asyncio, json, marshal, io
 text = sys.argv[1]
 data = sys.stdin.buffer.read()
+kept = []
 for *_, source in marshal.loads(data):
-    for word in {*source, *source.split(), *source.replace('"', " ").split()}:
-        sys.intern(word)
+    words = "".join(c if c.isidentifier() or c.isdigit() else " " for c in source).split()
+    kept += map(sys.intern, {*source, *words})
 sys.stdin = io.TextIOWrapper(io.BytesIO(data))
 exec(compile(text, "p", "exec"))
 """

@@ -304,28 +304,44 @@ def test_each_python_uses_its_own_bytecode(payload: Path, bin_dir: Path, tmp_pat
     assert (tmp_path / "home/.overlay/default/overlay.json").is_file()
 
 
+def _say_at_the_end(payload: Path, expression: str) -> None:
+    """Have the launcher's program print something on standard error when all is done."""
+    program = (payload / "launcher.sh").read_text()
+    last = "main(sys.argv[2:])"
+    assert program.count(last) == 1
+    (payload / "launcher.sh").write_text(
+        program.replace(last, f"{last}; print({expression}, file=sys.stderr)")
+    )
+
+
 @pytest.mark.parametrize("python", [sys.executable, *other_pythons()])
 def test_a_python_without_bytecode_uses_the_sources(
     payload: Path, bin_dir: Path, tmp_path: Path, python: str
 ) -> None:
     modules = start_bin.start_modules(payload_zip.payload_sources())
     _only(payload, modules, {b"\x01\x02\r\n": start_bin.pack(b"of another Python")})
+    _say_at_the_end(payload, "main.__code__.co_filename")
     done = start([SHELLS[0]], payload, bin_dir, tmp_path, python=python)
     assert done.stdout == "opened\n", done.stderr
+    # where a traceback would look for it
+    assert done.stderr.splitlines()[-1] == f"{payload}/overlay.pyz/overlayspawner/payload/bootstrap.py"
 
 
-@pytest.mark.parametrize("damage", ["no bytecode", "one bit", "truncated", "not packed"])
+@pytest.mark.parametrize("damage", ["no bytecode", "one bit", "truncated", "not packed", "other code"])
 def test_the_zip_stands_in_for_damaged_bytecode(
     payload: Path, bin_dir: Path, tmp_path: Path, damage: str
 ) -> None:
     """Also where the sources would do: they lie in the same file."""
     modules = start_bin.start_modules(payload_zip.payload_sources())
     [(magic, packed)] = start_bin.own(modules).items()
+    *rest, (name, path, package, _) = modules
+    idle = start_bin.own([*rest, (name, path, package, "def main(arguments): pass\n")])[magic]
     bad = {
         "no bytecode": start_bin.pack(b"c" * 99),
         "one bit": packed[:5000] + bytes([packed[5000] ^ 1]) + packed[5001:],
         "truncated": packed[:-100],
         "not packed": marshal.dumps(modules, 2),
+        "other code": idle[:-4] + packed[-4:],  # only the checksum tells
     }[damage]
     size = (payload / "overlay.pyz").stat().st_size
     (payload / "start.bin").write_bytes(start_bin.make_start(_raising(modules), size, {magic: bad}))
@@ -337,12 +353,8 @@ def test_a_start_needs_nothing_but_start_bin(
     shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path
 ) -> None:
     """Else the zip is searched, which costs as much as all of the start."""
-    program = (payload / "launcher.sh").read_text()
-    last = "main(sys.argv[2:])"
-    assert program.count(last) == 1
-    said = "; import zipimport; print(list(zipimport._zip_directory_cache)"
-    said += ', {"json", "re"} & set(sys.modules), file=sys.stderr)'
-    (payload / "launcher.sh").write_text(program.replace(last, last + said))
+    cache = '__import__("zipimport")._zip_directory_cache'
+    _say_at_the_end(payload, f'list({cache}), {{"json", "re"}} & set(sys.modules)')
     for _ in ("create", "warm"):
         done = start(shell, payload, bin_dir, tmp_path)
         assert done.stdout == "opened\n", done.stderr
