@@ -123,9 +123,11 @@ def test_a_hub_s_own_options_change_no_code(modules: start_bin.Modules, optimize
     assert compiling.compiled(modules).hex() == done.stdout.split()[-1].decode()
 
 
-@pytest.mark.parametrize("python", [p for p in OTHERS if "3.9" not in p])
+@each_other
 def test_a_hub_on_another_python_takes_the_same_bytecode(modules: start_bin.Modules, python: str) -> None:
     """The digest of the sources is that of the machine on which the release was made."""
+    if bytecode.compile_with(python, modules).short < (3, 10):
+        pytest.skip("no hub runs on it")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from overlayspawner.hub import payload_zip, start_bin; "
         "print(payload_zip.build().id); "
