@@ -16,6 +16,7 @@ ONE_BY_ONE := (engine or browser) and not beside
 HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py tests/docker/test_safe.py)
 PYTEST_ARGS ?=
 BENCH ?= spawn
+WHEEL_ARGS ?=
 
 .PHONY: help
 help: ## this list
@@ -77,14 +78,19 @@ chromium: ## a browser for the tests of the pages
 	@scripts/tools.sh chromium
 
 .PHONY: bench
-bench: env engine images proxy ## measure (BENCH=spawn or change, of benchmarks/)
+bench: env engine images proxy ## measure (BENCH=spawn, change or bootstrap, of benchmarks/)
 	@$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
+
+.PHONY: wheel
+wheel: env ## the wheel of a release, in dist/: with bytecode for every supported Python (WHEEL_ARGS=--incomplete)
+	@$(BIN)/python scripts/bytecode.py $(WHEEL_ARGS)
+	@$(BIN)/python -m build --wheel --outdir dist .
 
 .PHONY: clean
 clean: ## remove what was made here: environments, images, caches, and an engine started here
 	@if docker info >/dev/null 2>&1; then python3 tests/images/build.py --clean; fi
 	@scripts/engine.sh stop
-	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist overlayspawner/hub/bytecode .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: docs

@@ -5,8 +5,11 @@
 
 Measured is the launcher's call of Python, as the image's user, from the payload that a hub delivers: "warm"
 for a user who has an overlay, "create" for a new one. In turns with ``python -I -c pass``, so that a busy
-moment of the machine hits all. "sources" is what it costs on a Python of another version than the hub's, for
-which there is no bytecode.
+moment of the machine hits all. "bytecode" is what a release delivers to a Python of a supported version,
+"sources" what it costs where there is no bytecode: on others, and from a checkout.
+
+As root the starts run as an ordinary user, who must be able to read the interpreter: one below /root can't be
+measured.
 
 The time of a processor depends less on what else the machine does; two share a part of it at a time.
 Nothing here is asserted: the numbers depend on the machine.
@@ -24,23 +27,76 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from overlayspawner.hub import payload_zip
-from overlayspawner.payload.contract import Spec
+import bytecode  # noqa: E402  (of scripts)
+
+from overlayspawner.hub import payload_zip, start_bin  # noqa: E402
+from overlayspawner.payload.contract import PAYLOAD_START, Spec  # noqa: E402
 
 TARGETS = {"warm": 15.0, "create": 20.0}
 USER = 65534
 """Who starts, where this runs as root: a start as root opens nothing."""
 
 
-def programs(launcher: str) -> dict[str, str]:
-    """Return the program that the launcher gives to Python, with and without the use of bytecode."""
+def program(launcher: str) -> str:
+    """Return the program that the launcher gives to Python."""
     begin = launcher.index("-I -c '") + len("-I -c '")
-    text = launcher[begin : launcher.index('\' "$OVERLAYSPAWNER_PAYLOAD" start', begin)]
-    without = text.replace("magic == MAGIC_NUMBER", "False")
-    assert without != text
-    return {"bytecode": text, "sources": without}
+    return launcher[begin : launcher.index('\' "$OVERLAYSPAWNER_PAYLOAD" start', begin)]
+
+
+def deliver(python: str, root: Path) -> dict[str, Path]:
+    """Write the payload twice; return kind → directory.
+
+    Raises
+    ------
+    bytecode.Unfit
+        The interpreter can't compile.
+    """
+    built = payload_zip.build()
+    modules = start_bin.start_modules(payload_zip.payload_sources())
+    made = bytecode.compile_with(python, modules)
+    compiled = {**start_bin.shipped(modules, start_bin.shipped_dir()), **start_bin.own(modules)}
+    starts = {
+        "bytecode": start_bin.make_start(modules, len(built.zip), {**compiled, made.magic: made.packed}),
+        "sources": start_bin.make_start(modules, len(built.zip), {}),
+    }
+    out = {}
+    for kind, start in starts.items():
+        out[kind] = root / kind
+        out[kind].mkdir()
+        for name, data in {**built.contents(), PAYLOAD_START: start}.items():
+            (out[kind] / name).write_bytes(data)
+    return out
+
+
+SAY = """
+print("USED", sys.modules["overlayspawner"].__loader__ is None, main.__code__.co_filename.startswith("/"))
+"""
+"""Added to the program: modules of ``start.bin`` have no loader; compiled ones don't know where they lie."""
+
+
+def check(command: list[str], kind: str, environ: dict[str, str]) -> None:
+    """Make sure that a start does what is to be measured, so that no failure passes for a fast one."""
+    user = USER if os.geteuid() == 0 else None
+    done = subprocess.run(command, env=environ, user=user, capture_output=True, text=True, check=False)
+    expected = f"USED True {kind == 'sources'}"
+    if done.returncode != 0 or expected not in done.stdout.splitlines():
+        sys.exit(f"{kind}: this is not the start that was to be measured:\n{done.stdout}{done.stderr}")
+    if not os.path.exists(os.path.join(environ["HOME"], ".overlay", "default", "overlay.json")):
+        sys.exit(f"{kind}: the start made no overlay:\n{done.stdout}{done.stderr}")
+
+
+def runs(python: str) -> None:
+    """Make sure that the user who starts may run an interpreter."""
+    user = USER if os.geteuid() == 0 else None
+    try:
+        subprocess.run([python, "-I", "-c", "pass"], user=user, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as e:
+        why = e.stderr.strip() if isinstance(e, subprocess.CalledProcessError) else str(e)
+        whose = f"user {USER}, as whom starts are measured here," if user else "this user"
+        sys.exit(f"{python} can't be run by {whose}: {why or e}")
 
 
 def timed(command: list[str], environ: dict[str, str]) -> tuple[float, float]:
@@ -57,11 +113,20 @@ def timed(command: list[str], environ: dict[str, str]) -> tuple[float, float]:
     return took * 1000, (usage.ru_utime + usage.ru_stime) * 1000
 
 
+def empty(*directories: Path) -> None:
+    """Give the user who starts directories with nothing in them."""
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        if os.geteuid() == 0:
+            os.chown(directory, USER, USER)
+
+
 def measure(python: str, rounds: int, root: Path) -> dict[str, list[tuple[float, float]]]:
     """Return name → milliseconds, of the clock and of a processor."""
-    payload = payload_zip.build()
-    for name, data in payload.contents().items():
-        (root / name).write_bytes(data)
+    runs(python)
+    delivered = deliver(python, root)
+    text = program(payload_zip.build().launcher.decode())
     home, run = root / "home", root / "run"
     environ = {
         "HOME": str(home),
@@ -70,15 +135,14 @@ def measure(python: str, rounds: int, root: Path) -> dict[str, list[tuple[float,
         "OVERLAYSPAWNER_SPEC": Spec().to_json(),
     }
     found: dict[str, list[tuple[float, float]]] = {}
+    for kind, directory in delivered.items():
+        empty(home, run)
+        check([python, "-I", "-c", text + SAY, str(directory), "start"], kind, environ)
     for number in range(-2, rounds):
         once = {"pass": timed([python, "-I", "-c", "pass"], environ)}
-        for kind, program in programs(payload.launcher.decode()).items():
-            for directory in (home, run):
-                shutil.rmtree(directory, ignore_errors=True)
-                directory.mkdir()
-                if os.geteuid() == 0:
-                    os.chown(directory, USER, USER)
-            command = [python, "-I", "-c", program, str(root), "start"]
+        for kind, directory in delivered.items():
+            empty(home, run)
+            command = [python, "-I", "-c", text, str(directory), "start"]
             once[f"create, {kind}"] = timed(command, environ)
             once[f"warm, {kind}"] = timed(command, environ)
         if number < 0:
@@ -123,6 +187,8 @@ def main() -> None:
         root.chmod(0o755)
         try:
             print(table(python, measure(python, arguments.rounds, root)), flush=True)
+        except bytecode.Unfit as e:
+            sys.exit(f"{python}: {e}")
         finally:
             shutil.rmtree(root, ignore_errors=True)
 

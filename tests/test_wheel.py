@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts import bytecode
 from tests.support.client import Server
+from tests.support.envs import other_pythons
 from tests.support.hub import free_port
 from tests.support.index import LocalIndex
 
@@ -24,10 +27,20 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make wheel` makes, of a copy: the checkout keeps what it has."""
     out = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT], check=True, capture_output=True
-    )
+    checkout = tmp_path_factory.mktemp("copy")
+    for name in ("overlayspawner", "jupyter-config", "scripts", "tests/support"):
+        leave = shutil.ignore_patterns("__pycache__", "bytecode")
+        shutil.copytree(ROOT / name, checkout / name, ignore=leave)
+    for name in (".gitignore", "LICENSE", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout)
+    # not all supported Pythons need be here
+    for command in (
+        ["scripts/bytecode.py", "--incomplete"],
+        ["-m", "build", "--wheel", "--outdir", out, "."],
+    ):
+        subprocess.run([sys.executable, *command], cwd=checkout, check=True, capture_output=True)
     (path,) = out.glob("*.whl")
     return path
 
@@ -47,6 +60,25 @@ def test_what_is_in_it(wheel: Path) -> None:
     assert "overlayspawner/hub/launcher.sh" in names
     assert any(n.endswith("etc/jupyter/jupyter_server_config.d/overlayspawner.json") for n in names)
     assert not [n for n in names if n.startswith(("tests", "docs", "benchmarks")) or n.endswith(".pyc")]
+
+
+def test_it_brings_bytecode_for_the_pythons_that_were_there(wheel: Path, lab: Path) -> None:
+    versions = ["{}.{}".format(*sys.version_info[:2])]
+    for python in other_pythons():
+        code = "import sys; print('{}.{}'.format(*sys.version_info[:2]))"
+        done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
+        versions.append(done.stdout.strip())
+    versions = [v for v in versions if tuple(map(int, v.split("."))) in bytecode.VERSIONS]
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {f"overlayspawner/hub/bytecode/cpython-{version}.bin" for version in versions}
+    assert expected <= names
+    # and what is installed finds that it fits
+    code = (
+        "from overlayspawner.hub import payload_zip as p, start_bin as s; "
+        "print(len(s.shipped(s.start_modules(p.payload_sources()), s.shipped_dir())))"
+    )
+    done = subprocess.run([lab / "python", "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len([n for n in names if n.startswith("overlayspawner/hub/bytecode/")])
 
 
 def test_the_extension_is_enabled_and_valid(lab: Path, tmp_path: Path) -> None:

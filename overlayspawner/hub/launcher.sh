@@ -87,26 +87,31 @@ _ovl_start() {
     fi
     # Only shell assignments are evaluated, and only between the two lines that our own program prints.
     # Not `python overlay.pyz start`: runpy alone would cost a quarter of the whole. start.bin holds the modules
-    # of the start, compiled where this Python is of the same version as the hub's; whatever is wrong with it,
-    # the zip has them too. A damaged zip must not end in a pip-installed overlayspawner of the image.
+    # of the start, compiled for the versions of Python that the hub has bytecode of, and as sources for others;
+    # only the part that this Python needs is read. Whatever is wrong with it, the zip has them too. A damaged
+    # zip must not end in a pip-installed overlayspawner of the image.
     _ovl_out=$("$_ovl_python" -I -c 'import sys, os
 root = sys.argv[1] + "/"
 pyz = root + "overlay.pyz"
 def load():
-    import marshal
+    import marshal, zlib
     from _frozen_importlib_external import MAGIC_NUMBER
     with open(root + "start.bin", "rb") as f:
-        size, magic, codes, modules = marshal.loads(f.read())
+        size, parts = marshal.load(f)
+        at, length = parts.get(MAGIC_NUMBER) or parts[b""]
+        f.seek(at, 1)
+        modules = marshal.loads(zlib.decompress(f.read(length)))
     if os.stat(pyz).st_size != size:
         sys.exit("the payload is damaged")
-    codes = marshal.loads(codes) if magic == MAGIC_NUMBER else [None] * len(modules)
-    for code, (name, path, package, text) in zip(codes, modules):
+    for name, path, package, code in modules:
         module = sys.modules[name] = type(sys)(name)
         module.__file__ = pyz + "/" + path
         if package:
             module.__path__ = [module.__file__[:-12]]
         module.__package__ = name if package else name.rpartition(".")[0]
-        exec(code or compile(text, module.__file__, "exec", 0, True), module.__dict__)
+        if isinstance(code, str):
+            code = compile(code, module.__file__, "exec", 0, True)
+        exec(code, module.__dict__)
         parent, _, child = name.rpartition(".")
         if parent:
             setattr(sys.modules[parent], child, module)

@@ -4,9 +4,8 @@ The zip is made on the hub from the installed package. It is deterministic (the 
 bytes), so that its hash can name it: two hubs of one version share what they deliver, and an upgrade is
 delivered beside the old version while containers still run from that.
 
-Beside it lies ``start.bin``: the modules of the start once more, in a form that is read at once. Finding
-them in the zip and compiling them would cost each start more than all that they do. It holds bytecode for
-Pythons of the hub's own version, and sources for the others.
+Beside it lies ``start.bin``, which ``start_bin.py`` makes: the modules of the start once more, in a form that
+is read at once.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.util
 import io
-import marshal
 import tokenize
 import zipfile
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
+from overlayspawner.hub import start_bin
 from overlayspawner.payload.contract import PAYLOAD_COMPLETE, PAYLOAD_LAUNCHER, PAYLOAD_START, PAYLOAD_ZIP
 
 if TYPE_CHECKING:
@@ -31,27 +29,8 @@ if TYPE_CHECKING:
 MAX_ZIP_BYTES = 450_000
 """Budget of the zip: a Kubernetes Secret and a Swarm config have to hold it, in base64 where need be."""
 
-START_MODULES = (
-    "overlayspawner",
-    "overlayspawner.payload",
-    "overlayspawner.payload.contract",
-    "overlayspawner.payload.jsontext",
-    "overlayspawner.payload.files",
-    "overlayspawner.payload.probe",
-    "overlayspawner.payload.overlay",
-    "overlayspawner.payload.kernelspec",
-    "overlayspawner.payload.deadline",
-    "overlayspawner.payload.runtime",
-    "overlayspawner.payload.context",
-    "overlayspawner.payload.oneshot",
-    "overlayspawner.payload.storage",
-    "overlayspawner.payload.bootstrap",
-)
-"""What a start imports, each after those that it imports itself."""
-
-_MARSHAL = 2
-"""Version of the format of ``start.bin``: later ones note how often an object is used at the moment, so that
-two builds would differ."""
+MAX_BYTES = 1_000_000
+"""Budget of all files together: a Kubernetes Secret holds 1 MiB, a Swarm config less than 1,024,000 bytes."""
 
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the zip format's epoch
 
@@ -95,14 +74,21 @@ def build() -> Payload:
     """Build the payload from the installed package; the result is kept in memory."""
     package = files("overlayspawner")
     launcher = (package / "hub" / PAYLOAD_LAUNCHER).read_bytes()
-    sources = dict(_sources(package))
+    sources = payload_sources()
     data = make_zip(sources)
-    start = make_start(sources, len(data))
+    modules = start_bin.start_modules(sources)
+    bytecode = {**start_bin.shipped(modules, start_bin.shipped_dir()), **start_bin.own(modules)}
+    start = start_bin.make_start(modules, len(data), bytecode)
     # The lengths keep these parts from any other split of the same bytes.
     digest = hashlib.sha256(f"{len(data)} {len(launcher)} {len(start)}\n".encode())
     for part in (data, launcher, start):
         digest.update(part)
     return Payload(digest.hexdigest(), data, launcher, start)
+
+
+def payload_sources() -> dict[str, bytes]:
+    """Return file name in the zip → content, of the installed package."""
+    return dict(_sources(files("overlayspawner")))
 
 
 def _sources(package: Traversable) -> Iterator[tuple[str, bytes]]:
@@ -161,26 +147,3 @@ def make_zip(sources: dict[str, bytes]) -> bytes:
             info.external_attr = 0o644 << 16
             archive.writestr(info, sources[name], zipfile.ZIP_DEFLATED, 9)
     return buffer.getvalue()
-
-
-def make_start(sources: dict[str, bytes], zip_size: int) -> bytes:
-    """Return ``start.bin``, which the launcher reads.
-
-    Parameters
-    ----------
-    sources:
-        File name in the zip to content.
-    zip_size:
-        Bytes of the zip that it belongs to: beside another one it is not used.
-    """
-    texts = []
-    codes = []
-    for name in START_MODULES:
-        path = name.replace(".", "/")
-        package = f"{path}/__init__.py" in sources
-        path += "/__init__.py" if package else ".py"
-        text = sources[path].decode()
-        texts.append((name, path, package, text))
-        codes.append(compile(text, path, "exec", dont_inherit=True))
-    compiled = marshal.dumps(codes, _MARSHAL)
-    return marshal.dumps((zip_size, importlib.util.MAGIC_NUMBER, compiled, texts), _MARSHAL)

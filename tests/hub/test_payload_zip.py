@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import io
-import marshal
 import os
 import subprocess
 import sys
@@ -45,17 +43,6 @@ def test_another_process_builds_the_same_bytes(seed: str) -> None:
         env={**os.environ, "PYTHONHASHSEED": seed},
     )
     assert done.stdout.strip() == payload_zip.build().id
-
-
-def test_the_start_is_the_zip_s() -> None:
-    built = payload_zip.build()
-    size, magic, codes, modules = marshal.loads(built.start)
-    assert size == len(built.zip)
-    assert magic == importlib.util.MAGIC_NUMBER
-    assert len(marshal.loads(codes)) == len(modules) == len({name for name, *_ in modules})
-    with zipfile.ZipFile(io.BytesIO(built.zip)) as archive:
-        for _, path, _, text in modules:
-            assert archive.read(path).decode() == text
 
 
 def _bare(source: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from overlayspawner.hub import boot, payload_zip
+from overlayspawner.hub import boot, payload_zip, start_bin
+from scripts import bytecode
+from tests.support.envs import other_pythons
 from tests.support.user import as_user
 
 SHELLS = [s for s in ("dash", "bash", "busybox") if shutil.which(s)]
@@ -221,10 +224,16 @@ SHOW = ["sh", "-c", 'echo "${OVERLAYSPAWNER_RUNTIME:+opened}"']
 
 
 def start(
-    shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path, spec: str = '{"v": 1}', **env: str
+    shell: list[str],
+    payload: Path,
+    bin_dir: Path,
+    tmp_path: Path,
+    spec: str = '{"v": 1}',
+    python: str = sys.executable,
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Start with a home, as the user that runs the tests."""
-    script(bin_dir / "jupyterhub-singleuser", f"#!{sys.executable}\n")
+    script(bin_dir / "jupyterhub-singleuser", f"#!{python}\n")
     for name in ("home", "run"):
         (tmp_path / name).mkdir(exist_ok=True)
     env = {"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), **env}
@@ -232,7 +241,10 @@ def start(
     return run(shell, payload, SHOW, OVERLAYSPAWNER_SPEC=spec, PATH=f"{bin_dir}:/usr/bin:/bin", **env)
 
 
-@pytest.mark.parametrize("damage", ["none", "empty", "garbage", "truncated", "gone"])
+DAMAGES = ["none", "empty", "garbage", "truncated", "headless", "one bit", "other format", "raises", "gone"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_the_zip_stands_in_for_a_damaged_start(
     shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -241,22 +253,108 @@ def test_the_zip_stands_in_for_a_damaged_start(
     if damage == "gone":
         path.unlink()
     elif damage != "none":
-        path.write_bytes({"empty": b"", "garbage": b"\xff" * 900, "truncated": content[:-500]}[damage])
+        # All parts but the sources are removed, so that what is damaged is what is read.
+        modules = start_bin.start_modules(payload_zip.payload_sources())
+        size = (payload / "overlay.pyz").stat().st_size
+        content = start_bin.make_start(modules, size, {})
+        bit = bytes([content[-9000] ^ 1])
+        damaged = {
+            "empty": b"",
+            "garbage": b"\xff" * 900,
+            "truncated": content[:-500],
+            "headless": content[30:],
+            "one bit": content[:-9000] + bit + content[-8999:],
+            "other format": marshal.dumps((size, b"abc", b"", []), 2),
+            "raises": start_bin.make_start(_raising(modules, only=9), size, {}),
+        }
+        path.write_bytes(damaged[damage])
     done = start(shell, payload, bin_dir, tmp_path)
     assert done.stdout == "opened\n", done.stderr
     assert (tmp_path / "home/.overlay/default/overlay.json").is_file()
+
+
+def _raising(modules: start_bin.Modules, only: int | None = None) -> start_bin.Modules:
+    """The same modules, but they, or one of them, can't be imported."""
+    text = "raise ImportError('this text must not be run')\n"
+    return [
+        (name, path, package, text if only in (None, number) else old)
+        for number, (name, path, package, old) in enumerate(modules)
+    ]
+
+
+def _only(payload: Path, modules: start_bin.Modules, compiled: dict[bytes, bytes]) -> None:
+    """Leave a start nothing but these sources and this bytecode: the zip is one in name and size only."""
+    path = payload / "overlay.pyz"
+    size = path.stat().st_size
+    path.write_bytes(b"x" * size)
+    (payload / "start.bin").write_bytes(start_bin.make_start(modules, size, compiled))
+
+
+@pytest.mark.parametrize("python", [sys.executable, *other_pythons()])
+def test_each_python_uses_its_own_bytecode(payload: Path, bin_dir: Path, tmp_path: Path, python: str) -> None:
+    modules = start_bin.start_modules(payload_zip.payload_sources())
+    compiled = {
+        made.magic: made.packed
+        for made in (bytecode.compile_with(p, modules) for p in [sys.executable, *other_pythons()])
+    }
+    _only(payload, _raising(modules), compiled)
+    for _ in ("create", "warm"):
+        done = start([SHELLS[0]], payload, bin_dir, tmp_path, python=python)
+        assert (done.stdout, done.returncode) == ("opened\n", 0), done.stderr
+    assert (tmp_path / "home/.overlay/default/overlay.json").is_file()
+
+
+def _say_at_the_end(payload: Path, expression: str) -> None:
+    """Have the launcher's program print something on standard error when all is done."""
+    program = (payload / "launcher.sh").read_text()
+    last = "main(sys.argv[2:])"
+    assert program.count(last) == 1
+    (payload / "launcher.sh").write_text(
+        program.replace(last, f"{last}; print({expression}, file=sys.stderr)")
+    )
+
+
+@pytest.mark.parametrize("python", [sys.executable, *other_pythons()])
+def test_a_python_without_bytecode_uses_the_sources(
+    payload: Path, bin_dir: Path, tmp_path: Path, python: str
+) -> None:
+    modules = start_bin.start_modules(payload_zip.payload_sources())
+    _only(payload, modules, {b"\x01\x02\r\n": start_bin.pack(b"of another Python")})
+    _say_at_the_end(payload, "main.__code__.co_filename")
+    done = start([SHELLS[0]], payload, bin_dir, tmp_path, python=python)
+    assert done.stdout == "opened\n", done.stderr
+    # where a traceback would look for it
+    assert done.stderr.splitlines()[-1] == f"{payload}/overlay.pyz/overlayspawner/payload/bootstrap.py"
+
+
+@pytest.mark.parametrize("damage", ["no bytecode", "one bit", "truncated", "not packed", "other code"])
+def test_the_zip_stands_in_for_damaged_bytecode(
+    payload: Path, bin_dir: Path, tmp_path: Path, damage: str
+) -> None:
+    """Also where the sources would do: they lie in the same file."""
+    modules = start_bin.start_modules(payload_zip.payload_sources())
+    [(magic, packed)] = start_bin.own(modules).items()
+    *rest, (name, path, package, _) = modules
+    idle = start_bin.own([*rest, (name, path, package, "def main(arguments): pass\n")])[magic]
+    bad = {
+        "no bytecode": start_bin.pack(b"c" * 99),
+        "one bit": packed[:5000] + bytes([packed[5000] ^ 1]) + packed[5001:],
+        "truncated": packed[:-100],
+        "not packed": marshal.dumps(modules, 2),
+        "other code": idle[:-4] + packed[-4:],  # only the checksum tells
+    }[damage]
+    size = (payload / "overlay.pyz").stat().st_size
+    (payload / "start.bin").write_bytes(start_bin.make_start(_raising(modules), size, {magic: bad}))
+    done = start([SHELLS[0]], payload, bin_dir, tmp_path)
+    assert done.stdout == "opened\n", done.stderr
 
 
 def test_a_start_needs_nothing_but_start_bin(
     shell: list[str], payload: Path, bin_dir: Path, tmp_path: Path
 ) -> None:
     """Else the zip is searched, which costs as much as all of the start."""
-    program = (payload / "launcher.sh").read_text()
-    last = "main(sys.argv[2:])"
-    assert program.count(last) == 1
-    said = "; import zipimport; print(list(zipimport._zip_directory_cache)"
-    said += ', {"json", "re"} & set(sys.modules), file=sys.stderr)'
-    (payload / "launcher.sh").write_text(program.replace(last, last + said))
+    cache = '__import__("zipimport")._zip_directory_cache'
+    _say_at_the_end(payload, f'list({cache}), {{"json", "re"}} & set(sys.modules)')
     for _ in ("create", "warm"):
         done = start(shell, payload, bin_dir, tmp_path)
         assert done.stdout == "opened\n", done.stderr
