@@ -220,3 +220,15 @@ def test_an_undo_of_what_was_resolved_under_another_image(ctx: Context, asked: l
     undo.undo(later)
     install(later, "tinyns-one")
     assert asked[-1] == ["tinyscript", "tinyns-one"]
+
+
+@pytest.mark.slow
+def test_pip_has_all_lines_asked_too_where_something_has_to_go(ctx: Context) -> None:
+    later = with_spec(ctx, installer="pip")
+    install(later, "tinyleaf<2", "tinyscript")
+    with pytest.raises(OverlayError) as e:
+        install(later, "tinytree>=2")
+    assert e.value.code == "conflict"
+    assert versions(ctx) == {"tinyscript": "1.0"}
+    install(later, "tinytree", "tinydata")
+    assert versions(ctx) == {"tinyscript": "1.0", "tinytree": "1.0", "tinydata": "1.0"}
