@@ -287,7 +287,7 @@ class Disk:
         survives = []
         for step in reversed(done):
             safe = step.flushed is not None and step.flushed <= at
-            makes = step.kind == "mkdir" and step.paths[0] in needed
+            makes = step.kind in ("mkdir", "rename") and _holds(step.paths[-1], needed)
             if safe or makes or step.folders() & needed or (chance is not None and chance.random() < keep):
                 survives.append(step)
                 needed |= step.folders()
@@ -296,6 +296,11 @@ class Disk:
         inodes: dict[int, int] = {}
         _build(tree, where, at, chance, keep, inodes, {})
         return inodes
+
+
+def _holds(path: str, folders: set[str]) -> bool:
+    """Whether a directory is one of some, or above one."""
+    return any(folder == path or folder.startswith(path + "/") for folder in folders)
 
 
 def _copy(tree: Folder) -> Folder:
