@@ -242,17 +242,23 @@ def test_a_notice_names_what_came_past_the_rules(start: Start) -> None:
     command = [env / "bin" / "python", "-m", "pip", "install", "-q", "--index-url", index, "tinydata"]
     subprocess.run(command, check=True, env={**server.environ, "PIP_CONFIG_FILE": os.devnull})
     server.install("tinyscript")  # wakes the background, as the use of a kernel would
+    told = _notices(server, "against-policy", 1)
+    assert [item["message"] for item in told] == ["tinydata 1.0 is refused by the rule tinydata of this hub."]
+    fits(server.overlay("status"), "/status")
+    assert set(server.packages()) == {"tinydata", "tinyscript"}
+    assert server.job("uninstall", uninstall=["tinydata"])["state"] == "done"
+    _notices(server, "against-policy", 0)
+
+
+def _notices(server: RunningServer, code: str, number: int) -> list[dict[str, Any]]:
+    """Wait until there are as many notices of a code."""
     end = time.monotonic() + 60
     while True:
-        status = server.overlay("status")
-        told = [item for item in status["notices"] if item["code"] == "against-policy"]
-        if told:
-            break
-        assert time.monotonic() < end, status
+        told = [item for item in server.overlay("status")["notices"] if item["code"] == code]
+        if len(told) == number:
+            return told
+        assert time.monotonic() < end, told
         time.sleep(0.2)
-    assert [item["message"] for item in told] == ["tinydata 1.0 is refused by the rule tinydata of this hub."]
-    fits(status, "/status")
-    assert set(server.packages()) == {"tinydata", "tinyscript"}
 
 
 def _until_running(server: RunningServer, job: str) -> None:
