@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import adopt, events, lockfile, merge, removal, revisions
+from overlayspawner.payload import adopt, events, gate, lockfile, merge, removal, revisions
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import Commit, edited, repair
 from overlayspawner.payload.context import Context
@@ -153,6 +153,8 @@ class Job(Resolving):
         for name, by in removal.staying(self.uninstall, named, asked, overlay, remaining):
             self.events.say("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
         comes_in = bool(self.action in WHOLE or self.install or self.upgrade)
+        if comes_in:
+            self.refuse_asked(after, admin)
         with Stage(self.env, make=comes_in) as stage:
             staged = Staged()
             taken_back: list[str] = []
@@ -175,7 +177,9 @@ class Job(Resolving):
             ]
             unneeded = [n for n in unneeded if n not in staged.dists]
             plan = self._plan(staged, overlay, base, remaining, named, unneeded)
+            plan["blocked"] = gate.blocked(self.ctx, staged.dists) if staged.dists else []
             self.report(plan)
+            self.refuse_staged(plan, staged, overlay, [*named, *unneeded])
             change = self._commit(stage, staged, overlay, [*named, *unneeded], add, plan)
             self.events.check_cancel()
             after = edited(before, change.add, change.remove)

@@ -14,7 +14,9 @@ The dict that :func:`build` returns is public (REST, revisions). Each list holds
     ``unneeded``; ``reveals`` is the image's version that becomes visible, or ``None``.
 ``splits``
     ``{package, name, version, regular, lost, install, message}``: torn apart between overlay and image.
-``breaks``, ``builds``, ``blocked``
+``blocked``
+    ``{name, version, rule}``: what the hub's rules refuse; filled by :mod:`overlayspawner.payload.gate`.
+``breaks``, ``builds``
     See the design; filled by later checks.
 ``bytes``, ``frees``
     What comes and what goes, in bytes.

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from overlayspawner.payload import actions, dists, report
+from overlayspawner.payload import actions, dists, gate, report
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.follow import Follower
+from overlayspawner.payload.requirements import parse
 from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
 
@@ -125,7 +126,8 @@ class Service:
         Raises
         ------
         OverlayError
-            ``bad-request``, ``unknown-action``, ``bad-requirement``, ``option-not-allowed``, ``no-overlay``.
+            ``bad-request``, ``unknown-action``, ``bad-requirement``, ``option-not-allowed``, ``no-overlay``,
+            ``policy``.
         """
         self._follower.look()
         action, fields = body.job(request)
@@ -134,6 +136,8 @@ class Service:
             context.require()
             if action == "upgrade" and not fields["upgrade"]:
                 fields["upgrade"] = report.upgradable(context)
+            install = [parse(line) for line in fields.get("install", ())]
+            gate.refuse_asked(context, install, fields.get("upgrade", ()))
         return Job(action, fields, who)
 
     def ask_next(self, request: dict[str, Any]) -> dict[str, str]:
