@@ -90,7 +90,8 @@ class Resolving:
             # of a change would go into that.
             self.resolve(stage, [r.text for r in self.install], list({**base, **overlay}.values()))
             staged = self.staged(stage)
-            if not staged.removed:
+            # pip knows no stubs: it shows by what it brings that something has to go
+            if not staged.removed and not any(name in overlay or name in base for name in staged.dists):
                 return staged
             stage.clear()
         given_up = self._given_up()
