@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
+from urllib.parse import unquote, urlsplit
 
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
@@ -24,8 +25,9 @@ from overlayspawner.payload.stage import Stage
 if TYPE_CHECKING:
     from overlayspawner.payload.installer.uv import Uv
 
-_DEBUG = ("DEBUG ", "TRACE ")
+_DEBUG = ("DEBUG ", "TRACE ", "INFO ", "WARN ")
 _COMES = re.compile(r"^ [+~] ([A-Za-z0-9._-]+)==(\S+?)(?: \(from (.+)\))?$")
+_COMES_BY_URL = re.compile(r"^ [+~] ([A-Za-z0-9._-]+) @ (\S+)$")
 _EDGE = re.compile(
     r"^DEBUG Adding transitive dependency for ([\w.-]+)==([^\s:\[]+)\S*: ([\w.-]+)(\[[^\]]*\])?(.*)$"
 )
@@ -57,6 +59,11 @@ class _Log:
             match = _COMES.match(line)
             if match:
                 self.comes[normalise(match[1])] = (match[2], match[3] or "")
+            match = _COMES_BY_URL.match(line)
+            if match:
+                # one that is not in the cache yet; URLs are those of wheels only
+                file = unquote(urlsplit(match[2]).path.rpartition("/")[2])
+                self.comes[normalise(match[1])] = (file.split("-")[1] if "-" in file else "", match[2])
             if self._on_line is not None:
                 self._on_line(line)
             return
