@@ -18,6 +18,7 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import overlay_dists
 from overlayspawner.payload.installer.uv import Uv
+from overlayspawner.payload.overlay import Overlay
 from overlayspawner.payload.planning import plan
 from overlayspawner.payload.probe import Base
 from tests.support.envs import make_base, make_context, snapshot, uv_on_path  # noqa: F401  (a fixture)
@@ -143,6 +144,7 @@ def test_the_change_does_what_the_plan_said(
     assert alike(told) == alike(done)
     assert told["frees"] == done["frees"]
     if ctx.spec.installer == "uv":
+        # the index tells the size of every file
         assert all(item["size"] for item in told["new"])
         assert told["bytes"] == sum(item["size"] for item in told["new"])
     else:
@@ -280,8 +282,8 @@ def test_an_isolated_overlay(ctx: Context, tmp_path: Path) -> None:
     own = make_context(
         tmp_path / "other", ctx.base, installer=ctx.spec.installer, index_url=ctx.spec.index_url
     )
-    overlay, _ = own.require()
-    overlay.kind = own.spec.kind = "isolated"
+    own.overlay = Overlay(str(tmp_path / "isolated"), kind="isolated")
+    own.env = own.overlay.create(ctx.base)
     found = plan(own, install=["tinyleaf<2", "tinydata"])
     assert names(found["new"]) == {"tinyleaf": "1.1", "tinydata": "1.0"}
     assert found["shadows"] == found["breaks"] == found["satisfied_by_base"] == []

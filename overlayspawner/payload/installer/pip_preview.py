@@ -63,7 +63,8 @@ def preview(
             )
         except OverlayError as e:
             names = {normalise(name) for name in _MISSING.findall(e.log)}
-            if not stand_ins.add({item for item in _sources(log, ctx.base.version) if item[0] in names}):
+            found = _sources(log, ctx.base.version) if names else set()
+            if not stand_ins.add({item for item in found if item[0] in names}):
                 raise
             continue
         versions = {normalise(i["metadata"]["name"]): str(i["metadata"]["version"]) for i in items}

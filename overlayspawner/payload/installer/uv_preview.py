@@ -133,6 +133,10 @@ def preview(
         comes = [n for n, (_, url) in log.comes.items() if not url]
         told = ask(log, dict.fromkeys([*comes, *upgrade]), offline=True)
         if not stand_ins.add(_sources(told) - {(n, v) for n, (v, _) in log.comes.items()}):
+            # others than the newest, which something holds back
+            pins = {n: log.comes[n][0] for n in comes if told.get(n, {}).get("version") != log.comes[n][0]}
+            lines = [f"{name}=={version}" for name, version in pins.items()]
+            told.update(_files(uv, ctx, stage, lines, offline=True, cancel=cancel))
             return _result(log, told, stand_ins)
     raise OverlayError(
         "no-matching-version",
@@ -185,9 +189,8 @@ def _files(
     argv = [uv.path, "pip", "compile", "-v", "--no-deps", "--no-header", "--upgrade", "--python"]
     argv += [stage.env.python, listed, *(["--offline"] if offline else [])]
     log = _Log(None)
-    result = run(
-        [*argv, "--format", "pylock.toml", "-o", out], env=uv.env(ctx), cwd=stage.path, on_line=log.line
-    )
+    argv_lock = [*argv, "--format", "pylock.toml", "-o", out]
+    result = run(argv_lock, env=uv.env(ctx), cwd=stage.path, on_line=log.line, cancel=cancel)
     packages: list[Any] = []
     if result.rc == 0:
         try:
