@@ -13,13 +13,12 @@ from overlayspawner.payload.server import body
 
 REFUSALS = {"bad-request", "bad-requirement", "option-not-allowed"}
 
-PIECES = r"""
-tinyleaf >=1 ==1.0 - -- -r -e --index-url=http://x/ [a] [ @ , ~=2 \ ' " é = < ! # ../ ${HOME} -r/etc/passwd
-; python_version>'3' file:///etc/passwd https://h/x.whl git+https://h/r
-""".split()
-pieces = st.sampled_from(
-    [*PIECES, " ", " --pre", " @ ", "\n", "\r", "\t", "\0", "\x0b", "\x85", "\u2028", "\ud800"]
-)
+pieces = st.sampled_from([
+    "tinyleaf", ">=1", "==1.0", "~=2", "[a]", "[", "@", " @ ", ",", ";", "; python_version>'3'", "#", "${HOME}",
+    "-", "--", "-r", "-e", " --pre", "--index-url=http://x/", "-r/etc/passwd", "../", "file:///etc/passwd",
+    "https://h/x.whl", "git+https://h/r", "\\", "'", '"', "é", "=", "<", "!", " ", "\n", "\r", "\t", "\0",
+    "\x0b", "\x85", "\u2028", "\ud800",
+])  # fmt: skip
 texts = st.one_of(st.lists(pieces, max_size=5).map("".join), st.text(max_size=30))
 json_values: Any = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
