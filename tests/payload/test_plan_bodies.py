@@ -14,7 +14,7 @@ from overlayspawner.payload.server import body
 REFUSALS = {"bad-request", "bad-requirement", "option-not-allowed"}
 
 pieces = st.sampled_from([
-    "tinyleaf", ">=1", "==1.0", "~=2", "[a]", "[", "@", " @ ", ",", ";", "; python_version>'3'", "#", "${HOME}",
+    "tiny", ">=1", "==1.0", "~=2", "[a]", "[", "@", " @ ", ",", ";", "; python_version>'3'", "#", "${HOME}",
     "-", "--", "-r", "-e", " --pre", "--index-url=http://x/", "-r/etc/passwd", "../", "file:///etc/passwd",
     "https://h/x.whl", "git+https://h/r", "\\", "'", '"', "é", "=", "<", "!", " ", "\n", "\r", "\t", "\0",
     "\x0b", "\x85", "\u2028", "\ud800",
