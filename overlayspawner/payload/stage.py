@@ -152,12 +152,6 @@ class Stage:
         """
         self._stubs.add(dists)
 
-    def drop_stub(self, name: str) -> None:
-        """Remove the stub of a distribution, as an installer does that replaces it."""
-        for folder, other in self._stubs.names.items():
-            if other == name:
-                files.remove_tree(os.path.join(self.site, folder))
-
     def result(self) -> Staged:
         """Look at what the installer did.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
@@ -45,8 +46,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Base:
                 "1.0",
                 requires=[
                     "tinyleaf<2,>=1",
-                    'tinyleaf<1; python_version < "3"',
-                    'tinyleaf<1; extra == "old"',
+                    'tinyleaf!=2.0; python_version < "3"',
+                    'tinyleaf!=2.0; extra == "old"',
                 ],
             ),
             make_wheel(wheels, "basebroken", "1.0", requires=["tinyleaf<1", "tinydata>=7"]),
@@ -262,6 +263,14 @@ def test_it_is_refused_like_the_change(ctx: Context, wanted: dict[str, list[str]
         assert e.value.code == code
 
 
+def test_what_is_new_may_not_contradict_the_other_lines(ctx: Context) -> None:
+    apply(ctx, "install", install=["tinyleaf<2", "tinyscript"])
+    for ask in (plan, lambda ctx, **wanted: apply(ctx, "install", **wanted)):
+        with pytest.raises(OverlayError) as e:
+            ask(ctx, install=["tinytree>=2"])
+        assert e.value.code == "conflict"
+
+
 def test_an_index_that_does_not_answer(ctx: Context, shop: LocalIndex) -> None:
     ctx.spec.index_url = shop.prefixed("500")
     with pytest.raises(OverlayError) as e:
@@ -310,6 +319,17 @@ def test_two_at_once(ctx: Context) -> None:
     # what is kept is kept for the next one only
     assert sorted(os.listdir(os.path.join(ctx.runtime, planning.FOLDER)))[0] == "lock"
     assert not [n for n in os.listdir(os.path.join(ctx.runtime, planning.FOLDER)) if n.startswith("stage")]
+
+
+def test_a_second_one_leaves_the_first_one_s_stubs_alone(ctx: Context) -> None:
+    folder = os.path.join(ctx.runtime, planning.FOLDER)
+    os.mkdir(folder)
+    with open(os.path.join(folder, "lock"), "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        assert names(plan(ctx, install=["tinydata"])["new"]) == {"tinydata": "1.0"}
+        assert os.listdir(folder) == ["lock"]
+    plan(ctx, install=["tinydata"])
+    assert "lock" in os.listdir(folder)
 
 
 def test_while_another_holds_the_lease(ctx: Context) -> None:

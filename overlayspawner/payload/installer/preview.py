@@ -101,14 +101,13 @@ def metadata(name: str, version: str, requires: Iterable[str] = ()) -> str:
 
 
 def draw(stage: Stage, planned: Iterable[Planned]) -> None:
-    """Leave in a stage what an installer would: metadata of what comes, no stub of what goes for it."""
+    """Leave in a stage the metadata of what an installer would bring."""
     for item in planned:
         if not _NAME.match(item.name) or not _VERSION.match(item.version):
             continue
-        stage.drop_stub(item.name)
         folder = f"{item.name.replace('-', '_')}-{item.version}.dist-info"
         path = os.path.join(stage.site, folder)
-        files.remove_tree(path)
+        files.remove_tree(path)  # the stub of one that comes again in the same version
         files.mkdir(path)
         texts = {
             "METADATA": metadata(item.name, item.version, item.requires),
