@@ -281,7 +281,7 @@ def test_failures_change_nothing_and_say_why(
     assert tree(used_home) == before
 
 
-@pytest.mark.parametrize("verb", ["plan", "export", "create", "run"])
+@pytest.mark.parametrize("verb", ["export", "create", "run"])
 def test_verbs_that_are_not_there_are_not_listed(overlay: Overlay, verb: str) -> None:
     assert overlay(verb).returncode == 2
     assert not re.search(rf"^ +{verb} ", overlay("--help").stdout, re.MULTILINE)

@@ -267,7 +267,7 @@ def test_what_is_new_may_not_contradict_the_other_lines(ctx: Context) -> None:
     apply(ctx, "install", install=["tinyleaf<2", "tinyscript"])
     for ask in (plan, lambda ctx, **wanted: apply(ctx, "install", **wanted)):
         with pytest.raises(OverlayError) as e:
-            ask(ctx, install=["tinytree>=2"])
+            ask(ctx, install=["tinyright"])
         assert e.value.code == "conflict"
 
 
