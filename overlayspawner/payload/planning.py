@@ -175,12 +175,20 @@ class Planning(Job):
             if not entry.url or entry.url.partition("#")[0].endswith(".whl"):
                 return line
             name = entry.name or name_of_url(entry.url, visible)
-            if name in there and name not in self.upgrade and name_of_url(entry.url, [there[name]]):
+            if name in there and name not in self.upgrade and self._comes_from(entry, there[name]):
                 return name
             self._unseen.append(entry)
             return ""
 
         return look
+
+    def _comes_from(self, entry: Requirement, dist: Dist) -> bool:
+        """Whether a distribution is what a URL gave."""
+        if name_of_url(entry.url, [dist]):
+            return True
+        # a line that is there already was followed; its URL is recorded without variables and credentials
+        new = entry.text in {r.text for r in self.install}
+        return not new and (entry.editable or dist.read("direct_url.json") is not None)
 
     def _plan(self, *rest: Any) -> dict[str, Any]:
         out = super()._plan(*rest)

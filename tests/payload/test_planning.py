@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -230,6 +231,22 @@ def test_a_project_from_a_url_that_is_installed_already(ctx: Context, shop: Loca
     assert names(found["new"]) == {"tinyleaf": "2.0"} and found["builds"] == []
     wheel = f"{shop.root}/files/tinydata-1.0-py3-none-any.whl"
     assert names(plan(ctx, install=[wheel])["new"]) == {"tinydata": "1.0"}
+
+
+def test_a_url_with_credentials_that_is_installed_already(
+    ctx: Context, shop: LocalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_USER", shop.user)
+    monkeypatch.setenv("SHOP_PASSWORD", quote(shop.password, safe=""))
+    host = shop.root.partition("//")[2]
+    line = f"tinysdist @ http://${{SHOP_USER}}:${{SHOP_PASSWORD}}@{host}/auth/files/tinysdist-1.0.tar.gz"
+    found = plan(ctx, install=[line])
+    assert found["builds"] == [{"name": "tinysdist", "version": None}]
+    apply(ctx, "install", install=[line])
+    found = plan(ctx, install=["tinyleaf>=2"])
+    assert names(found["new"]) == {"tinyleaf": "2.0"} and found["builds"] == []
+    found = plan(ctx, install=[f"tinysdist @ {shop.root}/files/tinymark-1.0.tar.gz"])
+    assert names(found["builds"]) == {"tinysdist": None}
 
 
 @pytest.mark.parametrize(
