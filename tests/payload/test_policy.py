@@ -19,6 +19,7 @@ from overlayspawner.payload import (
     gate,
     importing,
     mend,
+    planning,
     policy,
     reinstall,
     report,
@@ -273,6 +274,14 @@ def test_a_refused_dependency(ctx: Context) -> None:
     # the image's own copy is no affair of the rule
     assert install(ctx, "tinytree<2")["blocked"] == []
     assert versions(ctx) == {"tinytree": "1.0"}
+
+
+def test_a_plan_says_beforehand_what_is_refused(ctx: Context) -> None:
+    rules(ctx, deny=("tinyleaf>=2",))
+    made = planning.plan(ctx, install=["tinytree>=2"])
+    assert made["blocked"] == [{"name": "tinyleaf", "version": "2.0", "rule": "tinyleaf>=2"}]
+    assert made["sentences"][0] == "tinyleaf 2.0 is refused by the rule tinyleaf>=2 of this hub."
+    assert planning.plan(ctx, install=["tinyscript"])["blocked"] == []
 
 
 def test_an_allow_list_is_about_dependencies_too(ctx: Context) -> None:
