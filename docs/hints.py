@@ -42,6 +42,7 @@ SECTIONS = {
         "packages-partial",
         "requirements-pending",
         "adopted",
+        "against-policy",
         "user-site-packages",
         "venvs-found",
     ),
@@ -63,6 +64,8 @@ SECTIONS = {
         "no-such-package",
         "no-matching-version",
         "conflict",
+        "policy",
+        "size-limit",
         "build-failed",
         "index-unreachable",
         "index-auth",
@@ -168,6 +171,10 @@ HINTS = {
     "packages-partial": "Run `overlay doctor --fix`: it installs them again.",
     "requirements-pending": "Run `overlay sync` to do what the file asks for.",
     "adopted": "Nothing to do: they are in `requirements.txt` now, and survive a change of the image.",
+    "against-policy": (
+        "`overlay uninstall` removes them. They came by another tool than `overlay`, or before the rule did. "
+        "They are left alone, but not installed again for another image."
+    ),
     "user-site-packages": (
         "They go on working. `overlay import user-site` adds them to the overlay, where they survive a "
         "change of the image."
@@ -237,6 +244,14 @@ HINTS = {
         "or the Python that is needed."
     ),
     "conflict": "Change one of the requirements that the message names.",
+    "policy": (
+        "Ask for another version or another package. The message names the rule; rules are the "
+        "administrator's (`overlay_deny`, `overlay_allow`), see [Policy](../how-to/policy.md)."
+    ),
+    "size-limit": (
+        "Uninstall what is no longer needed: `overlay list` shows sizes. The limit is the administrator's "
+        "(`overlay_max_size`)."
+    ),
     "build-failed": (
         "Ask for a version that has a wheel for this Python. Else the image needs a compiler and the "
         "headers: `log` has the last lines of the build."

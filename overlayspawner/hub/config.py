@@ -14,6 +14,7 @@ from overlayspawner.payload.contract import (
     LIFETIMES,
     OverlayError,
     Spec,
+    split_rule,
 )
 
 if TYPE_CHECKING:
@@ -116,7 +117,21 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         raise _bad("start_deadline", settings.start_deadline, "a number of seconds above 0")
     if settings.max_size < 0:
         raise _bad("max_size", settings.max_size, "a number of bytes, 0 for no limit")
+    for key in ("allow", "deny"):
+        for rule in getattr(settings, key):
+            _check_rule(key, rule)
     return settings
+
+
+def _check_rule(key: str, rule: str) -> None:
+    """Refuse a rule that a container could not understand: it would let nothing in."""
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        SpecifierSet(split_rule(rule)[1])
+    except (OverlayError, ValueError):
+        wanted = "names of packages, perhaps with * in them, perhaps with versions, such as torch<2"
+        raise _bad(key, rule, f"a list of {wanted}") from None
 
 
 def _checked(key: str, value: object) -> object:

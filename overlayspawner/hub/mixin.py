@@ -133,16 +133,52 @@ class OverlaySpawnerMixin(HasTraits):
     )
 
     overlay_allow = _setting(
-        List(Unicode()), "Names of packages that users may install (``*`` as a wildcard); empty for all."
+        List(Unicode()),
+        """
+        The packages that may come into an overlay; empty for all. Each is a rule: a name, in which ``*`` and
+        ``?`` are wildcards, and perhaps versions.
+
+        What a package needs has to be listed too, and so has what ``overlay_requirements`` needs, unless the
+        image has it: the image's packages are always there, and so is what was installed before the rule.
+
+        Example::
+
+            c.OverlayDockerSpawner.overlay_allow = ["jupyter*", "torch<3", "numpy"]
+
+        It guides our own commands and pages; a user's own ``python -m pip`` it can't stop. See also:
+        ``overlay_deny``, which wins, and ``overlay_index_url``.
+        """,
     )
 
     overlay_deny = _setting(
-        List(Unicode()), "Names of packages that users may not install (``*`` as a wildcard)."
+        List(Unicode()),
+        """
+        The packages that may not come into an overlay, also not because another needs them: rules as in
+        ``overlay_allow``. What is installed already stays, but is not installed again for another image.
+
+        Example, a package whose old versions are known to be unsafe, and a family of names::
+
+            c.OverlayDockerSpawner.overlay_deny = ["torch<2.6", "internal-*"]
+
+        A rule refuses, it does not choose: where the newest version is refused, users have to ask for another
+        one. To choose versions, use ``overlay_constraints``. See also: ``overlay_allow``.
+        """,
     )
 
     overlay_max_size = _setting(
         ByteSpecification(0),
-        "How large an overlay may get, in bytes or with a suffix (``5G``); 0 for no limit.",
+        """
+        How large an overlay's packages may get on one image, in bytes or with a suffix; 0 for no limit. A
+        change that would exceed it is refused before it is made; uninstalling never is.
+
+        Example::
+
+            c.OverlayDockerSpawner.overlay_max_size = "5G"
+
+        It counts the packages' own files, as they list them: not caches, not what is kept for undoing, not
+        the environments of other images. To limit storage, use a quota of the storage. See also:
+        ``home_volume``.
+        """,
     )
 
     overlay_kernel = _setting(
@@ -223,14 +259,9 @@ class OverlaySpawnerMixin(HasTraits):
         if isinstance(values["max_size"], str):
             values["max_size"] = ByteSpecification().validate(None, values["max_size"])
         try:
-            settings = config.settings_from(values)
+            return config.settings_from(values)
         except OverlayError as e:
             raise config_failure(e.message, e.hint) from None
-        # A policy that silently does nothing would be worse than none.
-        for name in ("allow", "deny", "max_size"):
-            if values[name]:
-                self.log.warning("overlay_%s is set, but has no effect in this version yet.", name)
-        return settings
 
     # -- what the user chose ----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import asked, files, lockfile, merge, revisions, rollback, snapshot, wishes
+from overlayspawner.payload import asked, files, gate, lockfile, merge, revisions, rollback, snapshot, wishes
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import repair
 from overlayspawner.payload.context import Context
@@ -199,6 +199,7 @@ class _Adoption:
         current = Requirements.read(self.overlay.requirements)
         add, remove = self._lines(current, wished, arrived, gone, found)
         plan = self._plan(arrived, old, gone, add, current)
+        plan["blocked"], against = gate.told(self.ctx, [(d.name, d.version) for d in arrived.values()])
         edits = rollback.edited(current, add, remove).to_text() != current.to_text()
         if plans.is_empty(plan) and not edits:
             if wished:
@@ -207,6 +208,8 @@ class _Adoption:
             return self._nothing(now)
         snapshot.write(self.env, known, adopted=_UNFINISHED + self.name)
         revision = self._record(plan, add, remove, {*arrived, *wished}, gone, found, now)
+        for item, sentence in zip(plan["blocked"], against):
+            self._event(f"{sentence} It stays until you uninstall it.", item["name"])
         self._say(plan)
         summary = revisions.summary(revision)
         return {"revision": {**summary, "changed": True}, "plan": plan, "missing": flagged(self.env, now)}

@@ -6,10 +6,12 @@ import contextlib
 import datetime
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Optional
 
-from overlayspawner.payload import adopt, events, lockfile, merge, removal, revisions
+from overlayspawner.payload import adopt, events, gate, lockfile, merge, removal, revisions
 from overlayspawner.payload import plan as plans
+from overlayspawner.payload.breaks import breaks
 from overlayspawner.payload.change import Commit, edited, repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
@@ -29,6 +31,7 @@ from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
 from overlayspawner.payload.resolving import WHOLE, Resolving
+from overlayspawner.payload.sentences import sentences
 from overlayspawner.payload.splits import splits
 from overlayspawner.payload.stage import Stage, Staged, incomplete, name_of_url
 
@@ -87,9 +90,7 @@ def apply(
     job = Job(
         ctx,
         action,
-        install=parse_all(install),
-        uninstall=[parse_name(name) for name in _texts(uninstall)],
-        upgrade=[parse_name(name) for name in _texts(upgrade)],
+        **parsed(install, uninstall, upgrade),
         events=Events(on_event, cancel),
         who=who,
         argv=argv,
@@ -97,10 +98,40 @@ def apply(
     return job.start()
 
 
+def parsed(install: Sequence[str], uninstall: Sequence[str], upgrade: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a request, read.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-requirement``, ``option-not-allowed``.
+    """
+    return {
+        "install": parse_all(install),
+        "uninstall": [parse_name(name) for name in _texts(uninstall)],
+        "upgrade": [parse_name(name) for name in _texts(upgrade)],
+    }
+
+
 def _texts(value: object) -> list[object]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise OverlayError("bad-requirement", "Names must be a list of texts.")
     return list(value)
+
+
+@dataclass
+class Start:
+    """What a change starts from: the lines before and after it, what there is, and what leaves."""
+
+    before: Requirements
+    after: Requirements
+    overlay: dict[str, Dist]
+    base: dict[str, Dist]
+    admin: list[Requirement]
+    remaining: list[Requirement]
+    named: list[str]
+    unneeded: list[str]
+    comes_in: bool
 
 
 class Job(Resolving):
@@ -133,6 +164,34 @@ class Job(Resolving):
         before = Requirements.read(self.overlay.requirements)
         since = Since(self.overlay, self.ctx)
         self.settled = missing == [] and Mark.read(self.env).is_settled(self.overlay, self.env, since, before)
+        at = self.begin(before)
+        if at.comes_in:
+            self.refuse_asked(at.after, at.admin)
+        with Stage(self.env, make=at.comes_in) as stage:
+            staged, going, add, plan = self.decide(stage, at)
+            self.refuse_staged(plan, staged, at.overlay, going)
+            change = self._commit(stage, staged, at.overlay, going, add, plan)
+            self.events.check_cancel()
+            after = edited(before, change.add, change.remove)
+            if plans.is_empty(plan) and after.to_text() == before.to_text():
+                self._realise(after)
+                since.settled = latest(self.overlay, self.env)
+                self.settle(since, after)
+                last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
+                self.events.say("done", "There was nothing to change.")
+                return {"revision": {**last, "changed": False}, "plan": plan}
+            self.events.say("committing", "Moving the files into place.")
+            revision = change.run(lease)
+            if not revision["kept"]:
+                self.events.say("committing", "Space is short: what was replaced or removed was not kept.")
+            lockfile.write(self.ctx, self.env, revision=revision["id"], origins=stage.origins)
+            since.settled = revision["id"] if at.comes_in or self.settled else 0
+            self.settle(since, after)
+        self.events.say("done", events.done(plan))
+        return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
+
+    def begin(self, before: Requirements) -> Start:
+        """Look at what is there, and find what the request makes leave. Changes nothing."""
         overlay = overlay_dists(self.env)
         base = base_dists(self.ctx)
         self.prepare(before, overlay)
@@ -153,48 +212,35 @@ class Job(Resolving):
         for name, by in removal.staying(self.uninstall, named, asked, overlay, remaining):
             self.events.say("resolving", f"{name} stays installed: it is needed by {by}.", package=name)
         comes_in = bool(self.action in WHOLE or self.install or self.upgrade)
-        with Stage(self.env, make=comes_in) as stage:
-            staged = Staged()
-            taken_back: list[str] = []
-            if comes_in:
-                broken = incomplete(overlay.values(), thorough=self.action in WHOLE)
-                self.settled = self.settled and not broken
-                hidden = {*named, *unneeded, *broken}
-                left = {name: dist for name, dist in overlay.items() if name not in hidden}
-                staged = self.fill(stage, after, admin, left, base)
-                staged, taken_back = self.without_copies(stage, staged, base)
-                # what was found good enough was the image's copy: a broken one may not go on hiding it
-                taken_back += [name for name in broken if name in base and name not in staged.dists]
-                taken_back += self.orphans(staged, overlay, base, remaining)
-            self.events.check_cancel()
-            add = [r.text for r in self._named(staged, base, overlay, before)]
-            # what is staged anew is needed after all
-            named = [n for n in named if n not in staged.dists]
-            unneeded += [
-                n for n in dict.fromkeys(taken_back) if n in overlay and n not in {*named, *unneeded}
-            ]
-            unneeded = [n for n in unneeded if n not in staged.dists]
-            plan = self._plan(staged, overlay, base, remaining, named, unneeded)
-            self.report(plan)
-            change = self._commit(stage, staged, overlay, [*named, *unneeded], add, plan)
-            self.events.check_cancel()
-            after = edited(before, change.add, change.remove)
-            if plans.is_empty(plan) and after.to_text() == before.to_text():
-                self._realise(after)
-                since.settled = latest(self.overlay, self.env)
-                self.settle(since, after)
-                last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
-                self.events.say("done", "There was nothing to change.")
-                return {"revision": {**last, "changed": False}, "plan": plan}
-            self.events.say("committing", "Moving the files into place.")
-            revision = change.run(lease)
-            if not revision["kept"]:
-                self.events.say("committing", "Space is short: what was replaced or removed was not kept.")
-            lockfile.write(self.ctx, self.env, revision=revision["id"], origins=stage.origins)
-            since.settled = revision["id"] if comes_in or self.settled else 0
-            self.settle(since, after)
-        self.events.say("done", events.done(plan))
-        return {"revision": {**revisions.summary(revision), "changed": True}, "plan": plan}
+        return Start(before, after, overlay, base, admin, remaining, named, unneeded, comes_in)
+
+    def decide(self, stage: Stage, at: Start) -> tuple[Staged, list[str], list[str], dict[str, Any]]:
+        """Fill the stage; return what is in it, the names that leave, the lines to write, and the plan."""
+        overlay, base, remaining = at.overlay, at.base, at.remaining
+        named, unneeded = at.named, list(at.unneeded)
+        staged = Staged()
+        taken_back: list[str] = []
+        if at.comes_in:
+            broken = incomplete(overlay.values(), thorough=self.action in WHOLE)
+            self.settled = self.settled and not broken
+            hidden = {*named, *unneeded, *broken}
+            left = {name: dist for name, dist in overlay.items() if name not in hidden}
+            staged = self.fill(stage, at.after, at.admin, left, base)
+            staged, taken_back = self.without_copies(stage, staged, base)
+            # what was found good enough was the image's copy: a broken one may not go on hiding it
+            taken_back += [name for name in broken if name in base and name not in staged.dists]
+            taken_back += self.orphans(staged, overlay, base, remaining)
+        self.events.check_cancel()
+        add = [r.text for r in self._named(staged, base, overlay, at.before)]
+        # what is staged anew is needed after all
+        named = [n for n in named if n not in staged.dists]
+        unneeded += [n for n in dict.fromkeys(taken_back) if n in overlay and n not in {*named, *unneeded}]
+        unneeded = [n for n in unneeded if n not in staged.dists]
+        plan = self._plan(staged, overlay, base, remaining, named, unneeded)
+        plan["blocked"] = gate.blocked(self.ctx, staged.dists) if staged.dists else []
+        self.report(plan)
+        plan["sentences"] = sentences(plan)
+        return staged, [*named, *unneeded], add, plan
 
     # -- what other changes do differently --------------------------------------------------------------
 
@@ -291,6 +337,7 @@ class Job(Resolving):
             uninstalled=named,
             unneeded=unneeded,
             splits=splits(staged.dists, {n: d for n, d in overlay.items() if n not in going}, base),
+            breaks=breaks(staged.dists, overlay, base, going),
         )
 
     def _commit(

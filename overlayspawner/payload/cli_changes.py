@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from overlayspawner.payload import cli_context, cli_output
@@ -185,19 +187,28 @@ def _safe(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C sets, to end cleanly. Twice ends at once; the next change repairs."""
+    cancel = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        cancel.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def _run(options: argparse.Namespace, action: str, request: dict[str, Any]) -> int:
     from overlayspawner.payload import actions
 
     context = cli_context.find(
         options.runtime, create=action not in ("reset", "undo"), missing=action == "reset"
     ).for_changes()
-    cancel = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        # Once: end cleanly. Twice: at once; the next change repairs what is left.
-        cancel.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
     show = cli_output.progress(options.json)
     notes: list[str] = []
 
@@ -207,11 +218,8 @@ def _run(options: argparse.Namespace, action: str, request: dict[str, Any]) -> i
         if event.get("phase") == "done" or (event.get("phase") == "resolving" and event.get("package")):
             notes.append(str(event.get("message")))
 
-    previous = signal.signal(signal.SIGINT, stop)
-    try:
+    with interruptible() as cancel:
         result = actions.run(context, action, request, on_event=tell, cancel=cancel, who=WHO)
-    finally:
-        signal.signal(signal.SIGINT, previous)
     if options.json:
         cli_output.as_json(result)
     else:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.sentences import amount
 
 
 def as_json(data: object) -> None:
@@ -35,12 +36,7 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 
 def size(number: int) -> str:
     """Return a number of bytes as people read it."""
-    value = float(number)
-    for unit in ("bytes", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
+    return amount(number)
 
 
 def progress(quiet: bool) -> Callable[[dict[str, Any]], None]:

@@ -91,6 +91,7 @@ CODES = {
     "packages-partial": "A package is not completely installed.",
     "requirements-pending": "requirements.txt was edited by hand.",
     "adopted": "Packages that were installed in another way were added to the overlay.",
+    "against-policy": "The overlay holds packages that this hub's rules refuse.",
     "user-site-packages": "There are packages in ~/.local.",
     "venvs-found": "There are environments that were made by hand.",
     # requests
@@ -110,6 +111,8 @@ CODES = {
     "no-such-package": "No such package.",
     "no-matching-version": "No version fits this Python and the other packages.",
     "conflict": "The requirements contradict each other.",
+    "policy": "This hub's rules refuse a package.",
+    "size-limit": "The overlay would be larger than this hub allows.",
     "build-failed": "A package could not be built.",
     "index-unreachable": "The package index could not be reached.",
     "index-auth": "The package index refused the credentials.",
@@ -172,6 +175,39 @@ def notice(code: str, message: str = "", hint: str = "") -> dict[str, str]:
     return {"code": code, "message": message or CODES[code], "hint": hint}
 
 
+def split_rule(text: str) -> tuple[str, str]:
+    """Take a rule of ``allow`` or ``deny`` apart: ``torch<2`` is ``("torch", "<2")``.
+
+    Parameters
+    ----------
+    text:
+        A name, in which ``*`` and ``?`` stand for any characters and any one, and perhaps versions as in a
+        PEP 508 requirement.
+
+    Returns
+    -------
+    tuple
+        The name, normalised as names of packages are, and the versions without spaces (``""`` for all).
+
+    Raises
+    ------
+    OverlayError
+        ``bad-spec`` for anything else: extras, markers, URLs, options, nothing.
+    """
+    import re
+
+    name = r"[A-Za-z0-9*?](?:[A-Za-z0-9*?._-]*[A-Za-z0-9*?])?"
+    clause = r"(?:===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9][A-Za-z0-9.+!_-]*(?:\.\*)?"
+    found = re.fullmatch(rf"\s*({name})\s*({clause}(?:\s*,\s*{clause})*)?\s*", text, re.ASCII)
+    if not found:
+        raise OverlayError(
+            "bad-spec",
+            f"{text!r} is not a rule about packages: a name, perhaps with * in it, perhaps with versions.",
+            "For example: numpy, torch<2, jupyter*",
+        )
+    return re.sub(r"[-_.]+", "-", found[1]).lower(), re.sub(r"\s+", "", found[2] or "")
+
+
 class Spec:
     """The hub's instructions to one container.
 
@@ -192,7 +228,8 @@ class Spec:
     installer:
         ``auto``, ``uv`` or ``pip``.
     index_url, extra_index_urls, constraints, allow, deny, max_size:
-        Policy of the installer; ``max_size`` in bytes, 0 for none.
+        Where packages come from and which may: ``allow`` and ``deny`` hold rules such as ``torch<2`` or
+        ``jupyter*``; ``max_size`` in bytes, 0 for no limit.
     kernel:
         ``replace`` (the overlay is ``python3``) or ``add`` (the image's stays ``python3``).
     restore:

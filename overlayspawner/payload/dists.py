@@ -223,6 +223,24 @@ def details(dist: Dist) -> Details:
     return out
 
 
+_requires: dict[str, tuple[tuple[int, int], list[str]]] = {}
+
+
+def requires(dist: Dist) -> list[str]:
+    """Return the ``Requires-Dist`` lines alone: RECORD, which is long, is not opened for them."""
+    try:
+        info = os.stat(dist.path)
+    except OSError:
+        return []
+    mark = (info.st_ino, info.st_mtime_ns)
+    known = _requires.get(dist.path)
+    if known is None or known[0] != mark:
+        out = [value for key, value in _headers(dist.metadata_file()) if key == "requires-dist"]
+        known = (mark, out + (_egg_requires(dist) if dist.is_egg else []))
+        _requires[dist.path] = known
+    return known[1]
+
+
 def _egg_requires(dist: Dist) -> list[str]:
     """Turn ``requires.txt`` with its ``[extra:marker]`` sections into ``Requires-Dist`` lines."""
     out: list[str] = []

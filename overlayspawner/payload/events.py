@@ -33,12 +33,16 @@ class Events:
         self.cancel = cancel
         self._on_event = on_event
 
-    def say(self, phase: str, message: str, *, package: str = "") -> None:
-        """Hand on one event."""
+    def say(
+        self, phase: str, message: str, *, package: str = "", plan: Optional[dict[str, Any]] = None
+    ) -> None:
+        """Hand on one event; with a ``plan`` where that tells more."""
         if self._on_event is not None:
             event: dict[str, Any] = {"phase": phase, "message": message}
             if package:
                 event["package"] = package
+            if plan is not None:
+                event["plan"] = plan
             self._on_event(event)
 
     def repaired(self, state: str) -> None:

@@ -7,7 +7,7 @@ more attempts, not one for each line. Earlier lines win over later ones that con
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.procs import redact
@@ -31,6 +31,19 @@ _ENOUGH = 2
 
 _SAME = "Nothing was changed."
 
+HINT = "Ask for another version or package. The rules are your administrator's (overlay_deny, overlay_allow)."
+"""What to do about a line that the hub's rules don't let in."""
+
+
+class Judge(Protocol):
+    """What the search asks about rules; see :class:`overlayspawner.payload.gate.Judge`."""
+
+    def before(self, lines: Sequence[Requirement]) -> list[tuple[Requirement, str]]:
+        """Return the lines that are not worth an attempt, each with a sentence that says why."""
+
+    def after(self, lines: Sequence[Requirement]) -> list[tuple[Requirement, str]]:
+        """Return the lines that brought into the stage what may not come."""
+
 
 class Fitting:
     """The search; the results are in :attr:`accepted` and :attr:`failed`.
@@ -44,6 +57,8 @@ class Fitting:
         Empties the stage.
     say:
         Told ``(phase, message)``.
+    judge:
+        Says which lines the hub's rules don't let in, before and after an attempt.
     """
 
     def __init__(
@@ -51,6 +66,7 @@ class Fitting:
         resolve: Callable[..., None],
         clear: Callable[[], None],
         say: Callable[[str, str], None],
+        judge: Optional[Judge] = None,
     ) -> None:
         self.accepted: list[Requirement] = []
         """Lines whose packages are in the stage."""
@@ -59,6 +75,7 @@ class Fitting:
         self._resolve = resolve
         self._clear = clear
         self._say = say
+        self._judge = judge
         self._used = False
         self._staged: Optional[list[Requirement]] = None
         self._rebuild: Sequence[str] = ()
@@ -92,6 +109,34 @@ class Fitting:
             Trying other lines would not help.
         """
         self._rebuild = rebuild
+        if self._judge is None:
+            self._search(lines, pins, exact)
+            return
+        refused = self._refuse(self._judge.before(lines))
+        while True:
+            left = [line for line in lines if redact(line.text) not in refused]
+            self._search(left, pins, exact)
+            found = self._refuse(self._judge.after(self.accepted)) if self.accepted else {}
+            if not found:
+                break
+            # without these lines others may fit that did not
+            refused.update(found)
+            self._clear()
+            self._used, self._staged, self._refused = False, None, 0
+            self.accepted, self.failed = [], []
+        self.failed = [*refused.values(), *self.failed]
+
+    def _refuse(self, found: Sequence[tuple[Requirement, str]]) -> dict[str, dict[str, str]]:
+        """Return what is to be told of refused lines, by line."""
+        out = {}
+        for line, why in found:
+            text = redact(line.text)
+            self._say("resolving", f"Left out: {text}. {why}")
+            out[text] = {"requirement": text, "reason": why, "hint": HINT, "code": "policy"}
+        return out
+
+    def _search(self, lines: Sequence[Requirement], pins: Sequence[str], exact: bool) -> None:
+        """Fill the stage with as much as the index can give."""
         if not lines:
             return
         limits = list(pins) if exact else self._versions(lines, pins)

@@ -19,6 +19,7 @@ from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.dists import Dist, base_dists, listing, overlay_dists, user_site
 from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.fitting import Fitting
+from overlayspawner.payload.gate import Judge
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements
 from overlayspawner.payload.stage import Stage, Staged
@@ -213,6 +214,9 @@ class _Import(Job):
         self.alone = alone
         self.failed: list[dict[str, str]] = []
 
+    def refuse_asked(self, after: Requirements, admin: list[Requirement]) -> None:
+        """Nothing here: what may not come in is left out like what can't be had."""
+
     def fill(
         self,
         stage: Stage,
@@ -225,13 +229,15 @@ class _Import(Job):
         mine = {requirement.key for requirement in self.install}
         known = [r for r in after.entries() if r.key not in mine and redact(r.text) not in given_up]
         visible = list({**base, **overlay}.values())
+        judge = Judge(self.ctx, stage, overlay, base)
         fitting = Fitting(
             lambda lines, limits, **how: self.resolve(stage, lines, visible, constraints=limits, **how),
             stage.clear,
             self.events.say,
+            judge,
         )
         # what was there before comes first, and so wins where the two contradict each other
-        fitting.run([*known, *admin, *self.install], self.pins)
+        fitting.run([*known, *admin, *self.install], judge.pins(self.pins))
         theirs = {redact(requirement.text) for requirement in self.install}
         for item in fitting.failed:
             if item["requirement"] not in theirs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import leftovers, merge, snapshot
+from overlayspawner.payload import gate, leftovers, merge, snapshot
 from overlayspawner.payload.change import repair
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import notice
@@ -35,7 +35,7 @@ def missing(ctx: Context) -> list[str]:
 def notices(ctx: Context) -> list[dict[str, str]]:
     """Return what the user should know.
 
-    ``env-broken``, ``packages-missing``, ``packages-partial``, ``requirements-pending``.
+    ``env-broken``, ``packages-missing``, ``packages-partial``, ``against-policy``, ``requirements-pending``.
 
     Never raises. Costs a directory listing and a few ``stat`` calls for each distribution.
     """
@@ -69,6 +69,7 @@ def notices(ctx: Context) -> list[dict[str, str]]:
                 "Run `overlay doctor --fix` to install it again.",
             )
         )
+    out += gate.notices(ctx)
     edited = merge.notice(ctx.overlay)
     return [*out, edited] if edited else out
 

@@ -14,10 +14,20 @@ The dict that :func:`build` returns is public (REST, revisions). Each list holds
     ``unneeded``; ``reveals`` is the image's version that becomes visible, or ``None``.
 ``splits``
     ``{package, name, version, regular, lost, install, message}``: torn apart between overlay and image.
-``breaks``, ``builds``, ``blocked``
-    See the design; filled by later checks.
+``breaks``
+    ``{name, version, requires, where, by}``: a distribution of ``base`` or ``overlay`` that stays, and that
+    one of its requirements which is met now, but not by ``by``: ``{name, version}``, the version ``None``
+    where nothing is left of it.
+``builds``
+    ``{name, version}``: comes as source code only, and has to be built, which runs its code. Known before a
+    change only.
+``blocked``
+    ``{name, version, rule}``: what the hub's rules refuse; filled by :mod:`overlayspawner.payload.gate`.
 ``bytes``, ``frees``
-    What comes and what goes, in bytes.
+    What comes and what goes, in bytes. Before a change, ``size`` and ``bytes`` are those of the files to
+    download, and ``None`` where the index doesn't tell; afterwards those of the files that were installed.
+``sentences``
+    What people should know of all this; see :mod:`overlayspawner.payload.sentences`.
 ``needs_restart``
     Whether a kernel that runs may have something loaded that changes.
 """
@@ -27,6 +37,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
+
+from overlayspawner.payload.sentences import sentences
 
 
 @dataclass(frozen=True)
@@ -38,11 +50,11 @@ class Item:
     version:
         Its version.
     size:
-        Bytes.
+        Bytes; ``None`` where nobody knows yet.
     """
 
     version: str
-    size: int = 0
+    size: Optional[int] = 0
 
 
 def build(
@@ -56,6 +68,8 @@ def build(
     uninstalled: Iterable[str] = (),
     unneeded: Iterable[str] = (),
     splits: Iterable[dict[str, Any]] = (),
+    breaks: Iterable[dict[str, Any]] = (),
+    builds: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return a plan.
 
@@ -73,6 +87,10 @@ def build(
         Names that leave the overlay.
     splits:
         Packages that would be torn apart; see :mod:`overlayspawner.payload.splits`.
+    breaks:
+        What would miss something; see :mod:`overlayspawner.payload.breaks`.
+    builds:
+        What has to be built.
     """
     asked = set(requested)
     local = user_site or {}
@@ -84,7 +102,8 @@ def build(
         for where, there in (("base", base), ("user-site", local)):
             if name in there:
                 shadows.append({"name": name, "version": item.version, "hidden": there[name], "where": where})
-    return {
+    sizes = [item.size for item in new.values()]
+    out: dict[str, Any] = {
         "new": [
             {
                 "name": name,
@@ -101,9 +120,9 @@ def build(
             if name in base and name not in new and name not in overlay
         ],
         "shadows": shadows,
-        "breaks": [],
+        "breaks": list(breaks),
         "splits": list(splits),
-        "builds": [],
+        "builds": list(builds),
         "removes": [
             {
                 "name": name,
@@ -114,13 +133,15 @@ def build(
             for name, reason in sorted(removed)
             if name in overlay
         ],
-        "bytes": sum(item.size for item in new.values()),
+        "bytes": None if None in sizes else sum(size or 0 for size in sizes),
         "frees": sum(
-            overlay[name].size for name in {*replaced, *(name for name, _ in removed)} if name in overlay
+            overlay[name].size or 0 for name in {*replaced, *(name for name, _ in removed)} if name in overlay
         ),
         "needs_restart": bool(replaced or removed or shadows),
         "blocked": [],
     }
+    out["sentences"] = sentences(out)
+    return out
 
 
 def is_empty(plan: Mapping[str, Any]) -> bool:

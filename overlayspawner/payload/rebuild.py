@@ -12,6 +12,7 @@ from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, needs
 from overlayspawner.payload.events import Events
 from overlayspawner.payload.fitting import Fitting
+from overlayspawner.payload.gate import Judge
 from overlayspawner.payload.mark import Mark, Since, is_of
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.procs import redact
@@ -39,6 +40,9 @@ class Restore(Job):
         self.mark = Mark.read(self.env)
         self.mark.begin(self.env)
         return super().run(lease)
+
+    def refuse_asked(self, after: Requirements, admin: list[Requirement]) -> None:
+        """Nothing here: what may not come in is listed with what can't be had, and holds up nothing."""
 
     def settle(self, since: Since, after: Requirements) -> None:
         since.edit(after, [*self.uninstall, *self.gone])
@@ -68,14 +72,16 @@ class Restore(Job):
         base: dict[str, Dist],
     ) -> Staged:
         pins, exact, rebuild = self.pins(overlay)
+        judge = Judge(self.ctx, stage, overlay, base)
         fitting = Fitting(
             lambda lines, limits, **how: self.resolve(
                 stage, lines, list({**base, **overlay}.values()), constraints=limits, **how
             ),
             stage.clear,
             self.events.say,
+            judge,
         )
-        fitting.run([*after.entries(), *admin], pins, exact=exact, rebuild=rebuild)
+        fitting.run([*after.entries(), *admin], judge.pins(pins), exact=exact, rebuild=rebuild)
         self.failed = fitting.failed
         if self.failed and not fitting.accepted:
             raise OverlayError(

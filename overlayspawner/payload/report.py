@@ -161,10 +161,13 @@ def upgradable(context: Context) -> list[str]:
     Raises
     ------
     OverlayError
-        ``no-overlay``; ``not-installed`` where the overlay is empty.
+        ``no-overlay``; ``not-installed`` where the overlay is empty; ``policy`` where the hub's rules let in
+        no other version of anything.
     """
     _, env = context.require()
     names = sorted(dists.overlay_dists(env))
     if not names:
         raise OverlayError("not-installed", "The overlay holds no packages: there is nothing to upgrade.")
-    return names
+    from overlayspawner.payload import gate
+
+    return gate.upgradable(context, names)

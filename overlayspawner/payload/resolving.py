@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from overlayspawner.payload import gate
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import Dist, listing, user_site
 from overlayspawner.payload.events import Events
@@ -59,6 +60,43 @@ class Resolving:
         self.overlay, self.env = ctx.require()
         self.settled = False
         """Whether the env held all that was asked for, and nothing is to be uninstalled or upgraded."""
+
+    def refuse_asked(self, after: Requirements, admin: list[Requirement]) -> None:
+        """Refuse what the hub's rules don't let in, as far as names tell, before anything is resolved.
+
+        Raises
+        ------
+        OverlayError
+            ``policy``.
+        """
+        lines = [*after.entries(), *admin] if self.action in WHOLE else []
+        gate.refuse_asked(self.ctx, [*self.install, *lines], self.upgrade)
+
+    def refuse_staged(
+        self, plan: dict[str, Any], staged: Staged, overlay: dict[str, Dist], going: Sequence[str]
+    ) -> None:
+        """Refuse what has come and may not, or is too much; an uninstallation is never refused.
+
+        Parameters
+        ----------
+        plan:
+            With what is ``blocked``.
+        overlay, going:
+            What there is, and the names among it that leave.
+
+        Raises
+        ------
+        OverlayError
+            ``policy``, ``size-limit``.
+        """
+        if not staged.dists:
+            return
+        if plan["blocked"]:
+            self.events.say("staging", "Comparing what has come with the rules of this hub.", plan=plan)
+        gate.refuse_blocked(self.ctx, plan["blocked"], staged.dists)
+        if self.ctx.spec.max_size:
+            coming = sum(size for _, _, size in staged.files())
+            gate.refuse_size(self.ctx, overlay, {*going, *staged.dists}, coming)
 
     def fill(
         self,

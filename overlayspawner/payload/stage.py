@@ -85,18 +85,21 @@ class Stage:
         The env that is to be changed. The caller holds its lease.
     make:
         Whether anything may come in. Where not, no directory is made: a full disk has no room for one.
+    scratch:
+        Directory outside the user's storage for a stage from which nothing is taken; no lease is needed then.
     """
 
-    def __init__(self, env: Env, *, make: bool = True) -> None:
+    def __init__(self, env: Env, *, make: bool = True, scratch: str = "") -> None:
         self.env = env
         self.make = make
         self.name = STAGES + os.urandom(6).hex()
-        self.path = os.path.join(env.state, self.name)
+        self._scratch = scratch
+        self.path = os.path.join(scratch or env.state, self.name)
         self.prefix = os.path.join(self.path, "prefix")
         self.site = Env(self.prefix, env.version).site_packages
         self.origins: dict[str, dict[str, Any]] = {}
         """Where new distributions came from, as far as the installer told: tables of PEP 751 by name."""
-        self._stubs = Stubs(env, self.site)
+        self._stubs = Stubs(env, self.site, scratch)
         self._taken_back: set[str] = set()
 
     def __enter__(self) -> Stage:
@@ -120,7 +123,7 @@ class Stage:
         """Make the prefix empty again, for another attempt."""
         self._stubs.keep(thorough=True)
         files.remove_tree(self.prefix)
-        self._stubs = Stubs(self.env, self.site)
+        self._stubs = Stubs(self.env, self.site, self._scratch)
         self._taken_back.clear()
         self.origins.clear()
         self._make_prefix()

@@ -43,12 +43,16 @@ class Stubs:
         The env whose stage it is. The caller holds its lease.
     site:
         The stage's site-packages. It is empty.
+    scratch:
+        Where the stubs are kept, if not in the env. The caller sees to it that nobody else is there.
     """
 
-    def __init__(self, env: Env, site: str) -> None:
+    def __init__(self, env: Env, site: str, scratch: str = "") -> None:
         self.names: dict[str, str] = {}
         """Directory names to names of distributions, also of those that the installer took away."""
         self._env = env
+        self._scratch = scratch
+        self._shelf = os.path.join(scratch, "stubs") if scratch else space.stubs(env)
         self._site = site
         self._marks: dict[str, Mark] = {}
         self._told: dict[str, Mark] = {}
@@ -89,7 +93,7 @@ class Stubs:
             The installer failed: it may have begun to take one away.
         """
         try:
-            if not self._marks or not boot() or space.is_short(self._env):
+            if not self._marks or not boot() or (not self._scratch and space.is_short(self._env)):
                 return
             good, other = {}, []
             with os.scandir(self._site) as entries:
@@ -104,24 +108,25 @@ class Stubs:
             if good != self._told:
                 data = {"schema": SCHEMA, "boot": boot(), "stubs": good}
                 text = json.dumps(data, separators=(",", ":")) + "\n"
-                files.write_atomic(_list(self._env), text, sync=False)
-            shelf = space.stubs(self._env)
-            if os.path.lexists(shelf):
-                files.remove_tree(shelf)
-            files.rename(self._site, shelf)
+                files.write_atomic(self._list(), text, sync=False)
+            if os.path.lexists(self._shelf):
+                files.remove_tree(self._shelf)
+            files.rename(self._site, self._shelf)
         except OSError:
             pass  # the next ones are made anew; what is in the stage goes with it
 
+    def _list(self) -> str:
+        return os.path.join(self._scratch or self._env.state, "stubs.json")
+
     def _take(self) -> dict[str, Mark]:
         """Rename the kept ones into the stage; return the marks of those that are as they were."""
-        shelf = space.stubs(self._env)
-        told = _read(self._env)
+        told = _read(self._list())
         try:
             if not told:
                 raise FileNotFoundError
-            files.rename(shelf, self._site)
+            files.rename(self._shelf, self._site)
         except OSError:
-            files.remove_tree(shelf)
+            files.remove_tree(self._shelf)
             return {}
         out, other = {}, []
         with os.scandir(self._site) as entries:
@@ -194,14 +199,10 @@ def _same(entry: os.DirEntry[str], mark: Mark, thorough: bool = False) -> bool:
     return not thorough or len(os.listdir(entry.path)) == mark[2]
 
 
-def _list(env: Env) -> str:
-    return os.path.join(env.state, "stubs.json")
-
-
-def _read(env: Env) -> dict[str, Mark]:
+def _read(path: str) -> dict[str, Mark]:
     """Return the marks of the stubs that are kept; none after the machine was started anew."""
     try:
-        with open(_list(env), encoding="utf-8") as f:
+        with open(path, encoding="utf-8") as f:
             data = json.load(f)
         if data["schema"] != SCHEMA or not boot() or data["boot"] != boot():
             return {}

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import adopt, dists, lease, lockfile, merge, revisions
+from overlayspawner.payload import adopt, dists, gate, lease, lockfile, merge, revisions
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.change import Commit, repair
 from overlayspawner.payload.context import Context
@@ -223,6 +223,7 @@ class _Offline:
         ops = plan_ops(self.env, self.staged, tree_of(gone), name, self.sources)
         add, remove = self._lines(Requirements.read(self.overlay.requirements))
         plan = self._plan(gone)
+        self._refuse(plan, gone)
         self.events.check_cancel()
         self.events.say("committing", "Moving the files back.")
         revision = Commit(
@@ -274,6 +275,20 @@ class _Offline:
             info = os.lstat(full)
             node[name] = (info.st_ino, info.st_size)
             self.placed.append((path, info.st_ino, info.st_size))
+
+    def _refuse(self, plan: dict[str, Any], gone: Iterable[str]) -> None:
+        """Refuse to bring back what the hub's rules would not let in.
+
+        Raises
+        ------
+        OverlayError
+            ``policy``, ``size-limit``.
+        """
+        back = _dists(self.env, [path for path, _, _ in self.placed])
+        if back:
+            plan["blocked"] = gate.blocked(self.ctx, back)
+            gate.refuse_blocked(self.ctx, plan["blocked"], back)
+            gate.refuse_size(self.ctx, dists.overlay_dists(self.env), _dists(self.env, gone), plan["bytes"])
 
     def _lines(self, now: Requirements) -> tuple[list[str], list[str]]:
         """Return the lines to set and the names to remove: only what the change did, and only if it is so."""

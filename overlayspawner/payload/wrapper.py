@@ -35,6 +35,9 @@ _LEASE_WAIT = 5.0
 _OUR_OPTIONS = frozenset({"--requirement", "--upgrade", "--quiet", "--verbose", "--no-progress"})
 """Options of ``uv pip install`` that our own installer knows how to follow."""
 
+_ANEW = frozenset({"--force-reinstall", "--ignore-installed", "--reinstall", "--upgrade"})
+"""Options with which what is there is not good enough."""
+
 _OLDEST_REPORT = (23, 0)
 """The first pip that writes a report without calling it experimental."""
 
@@ -52,9 +55,31 @@ def main(argv: Sequence[str]) -> int:
     command = asked.read([tool, *words])
     if not command.aims_here(os.environ, ctx.env.path):
         return _become(plain)
+    try:
+        _refuse(ctx, command)
+    except OverlayError as e:
+        return _complain(e)
     if tool == "uv" and _is_ours(command):
         return _install(ctx, command, [tool, *words])
     return _run(ctx, command, plain, [tool, *words])
+
+
+def _refuse(ctx: Context, command: asked.Command) -> None:
+    """Refuse what the hub's rules don't let in, as far as the command names it.
+
+    The tool itself knows no such rules, and what it has done can't be refused any more. What comes along as a
+    dependency is told afterwards.
+
+    Raises
+    ------
+    OverlayError
+        ``policy``.
+    """
+    if command.verb == "uninstall" or not (ctx.spec.allow or ctx.spec.deny):
+        return
+    from overlayspawner.payload import gate
+
+    gate.refuse_asked(ctx, command.requirements(), anew=bool(_ANEW & set(command.options)))
 
 
 def _context(runtime: str) -> Optional[Context]:

@@ -17,6 +17,7 @@ from overlayspawner.hub.config import (
     spec_hash,
 )
 from overlayspawner.payload.contract import MAX_SPEC_BYTES, OverlayError, Spec
+from overlayspawner.payload.policy import Policy
 
 
 def test_the_defaults_are_the_contract_s() -> None:
@@ -69,6 +70,14 @@ def test_what_is_set_arrives() -> None:
         ("max_size", True),
         ("start_deadline", 0),
         ("start_deadline", "soon"),
+        ("allow", ["numpy", "torch[cuda]"]),
+        ("deny", ["numpy", "torch <"]),
+        ("deny", "numpy torch"),
+        ("deny", ["torch; python_version > '3'"]),
+        ("allow", ["torch~=1"]),
+        ("deny", ["git+https://example.org/x"]),
+        ("allow", ["--pre"]),
+        ("deny", [3]),
     ],
 )
 def test_a_wrong_value_is_named(key: str, value: object) -> None:
@@ -76,6 +85,25 @@ def test_a_wrong_value_is_named(key: str, value: object) -> None:
         settings_from({key: value})
     assert caught.value.code == "bad-spec"
     assert f"overlay_{key}" in caught.value.message
+
+
+def test_rules_about_packages_reach_the_container_as_they_were_written() -> None:
+    settings = settings_from({"allow": ["NumPy", "jupyter_*", " torch < 3, != 2.5 "], "deny": {"*-dev", "a"}})
+    spec = Spec.from_json(build_spec(settings).to_json())
+    assert spec.allow == ["NumPy", "jupyter_*", "torch < 3, != 2.5"]
+    assert spec.deny == ["*-dev", "a"]
+    # and there they are understood
+    rules = Policy(spec.allow, spec.deny)
+    assert rules.refusal("jupyter-client", "8.0") is None
+    assert rules.refusal("torch", "2.5") is not None
+    assert rules.refusal("jupyter-dev", "8.0") is not None
+
+
+def test_a_wrong_rule_is_named() -> None:
+    with pytest.raises(OverlayError) as caught:
+        settings_from({"deny": ["numpy", "torch <"]})
+    assert "overlay_deny is 'torch <'" in caught.value.message
+    assert caught.value.status == 500
 
 
 def test_the_path_has_fields() -> None:

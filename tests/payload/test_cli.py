@@ -281,7 +281,7 @@ def test_failures_change_nothing_and_say_why(
     assert tree(used_home) == before
 
 
-@pytest.mark.parametrize("verb", ["plan", "export", "create", "run"])
+@pytest.mark.parametrize("verb", ["export", "create", "run"])
 def test_verbs_that_are_not_there_are_not_listed(overlay: Overlay, verb: str) -> None:
     assert overlay(verb).returncode == 2
     assert not re.search(rf"^ +{verb} ", overlay("--help").stdout, re.MULTILINE)
@@ -491,3 +491,34 @@ def test_a_mistake_of_ours_shows_no_traceback(
     text = out + err
     assert "Traceback" not in text and "hunter2" not in text
     assert "RuntimeError in test_cli.py, line" in text and "internal" in text
+
+
+def test_a_plan(overlay: Overlay, home: Path) -> None:
+    # without an overlay there is none to make: looking makes nothing
+    done = overlay("plan", "tinytree")
+    assert done.returncode == 1 and "[no-overlay]" in done.stderr
+    assert not list(home.iterdir())
+    assert overlay("install", "tinydata", "tinyleaf<2").returncode == 0
+    before = tree(home)
+    done = overlay("plan", "tinyscript", "tinyleaf>=2", "--uninstall", "tinydata")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [re.sub(" +", " ", line) for line in done.stdout.splitlines()]
+    assert "Removes tinydata 1.0." in lines
+    assert "- tinydata 1.0" in lines
+    assert any(line.startswith("+ tinyleaf 2.0 instead of 1.1 ") for line in lines)
+    assert any(re.fullmatch(r"\+ tinyscript 1\.0 \d+ (bytes|kB)", line) for line in lines)
+    done = overlay("plan", "--json", "tinysdist", "--upgrade", "tinyleaf")
+    found = json.loads(done.stdout)
+    assert found["builds"] == [{"name": "tinysdist", "version": "1.0"}]
+    assert {item["name"] for item in found["new"]} >= {"tinysdist"}
+    for argv, code, text in (
+        (["plan"], 2, "bad-request"),
+        (["plan", "tiny leaf"], 2, "bad-requirement"),
+        (["plan", "tinynowhere"], 1, "no-such-package"),
+        (["plan", "--uninstall", "tinytree"], 1, "not-installed"),
+        (["plan", "--pre"], 2, "unrecognized"),
+    ):
+        done = overlay(*argv)
+        assert done.returncode == code and text in done.stderr, (argv, done)
+        assert "Traceback" not in done.stderr
+    assert tree(home) == before

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from overlayspawner.payload.contract import SPEC_ENV, Spec
 from tests.server.conftest import RunningServer, Start
+from tests.server.test_openapi import fits
 from tests.support.index import LocalIndex
 
 pytestmark = pytest.mark.slow
@@ -200,6 +204,61 @@ def test_a_hidden_credential_is_shown_nowhere(start: Start, index: LocalIndex) -
         assert secret not in text and index.password not in text
     written = b"".join(p.read_bytes() for p in Path(server.overlay_path).rglob("*") if p.is_file())
     assert secret.encode() not in written and index.password.encode() not in written
+
+
+def test_what_the_hub_s_rules_refuse(start: Start) -> None:
+    server = start(spec={"deny": ["tinydata", "tinyleaf>=2"], "max_size": 3_000_000})
+    before = server.snapshot()
+    for request in (
+        {"action": "install", "install": ["tinyscript", "TinyData"]},
+        {"action": "install", "install": ["tinyleaf==2.0"]},
+    ):
+        answer = server.post("overlay/v1/jobs", json=request)
+        assert answer.status_code == 403
+        assert set(answer.json()) == {"code", "message", "hint"}
+        assert answer.json()["code"] == "policy"
+        assert "is refused by the rule tiny" in answer.json()["message"]
+        assert answer.json()["hint"]
+    assert server.overlay("jobs") == {"jobs": []}
+
+    job = server.job("install", install=["tinyforest"])
+    assert (job["state"], job["error"]["code"]) == ("failed", "policy")
+    assert "tinyleaf 2.0, which tinytree needs," in job["error"]["message"]
+    assert job["plan"]["blocked"] == [{"name": "tinyleaf", "version": "2.0", "rule": "tinyleaf>=2"}]
+    fits(job, "/jobs/{id}")
+    job = server.job("install", install=["tinybig"])
+    assert (job["state"], job["error"]["code"]) == ("failed", "size-limit")
+    assert server.snapshot() == before
+
+    server.install("tinyscript")
+    (revision,) = server.overlay("revisions")["revisions"]
+    assert revision["plan"]["blocked"] == []
+
+
+def test_a_notice_names_what_came_past_the_rules(start: Start) -> None:
+    server = start(spec={"deny": ["tinydata"]})
+    env = Path(server.overlay("status")["env"])
+    index = Spec.from_json(server.environ[SPEC_ENV]).index_url
+    command = [env / "bin" / "python", "-m", "pip", "install", "-q", "--index-url", index, "tinydata"]
+    subprocess.run(command, check=True, env={**server.environ, "PIP_CONFIG_FILE": os.devnull})
+    server.install("tinyscript")  # wakes the background, as the use of a kernel would
+    told = _notices(server, "against-policy", 1)
+    assert [item["message"] for item in told] == ["tinydata 1.0 is refused by the rule tinydata of this hub."]
+    fits(server.overlay("status"), "/status")
+    assert set(server.packages()) == {"tinydata", "tinyscript"}
+    assert server.job("uninstall", uninstall=["tinydata"])["state"] == "done"
+    _notices(server, "against-policy", 0)
+
+
+def _notices(server: RunningServer, code: str, number: int) -> list[dict[str, Any]]:
+    """Wait until there are as many notices of a code."""
+    end = time.monotonic() + 60
+    while True:
+        told = [item for item in server.overlay("status")["notices"] if item["code"] == code]
+        if len(told) == number:
+            return told
+        assert time.monotonic() < end, told
+        time.sleep(0.2)
 
 
 def _until_running(server: RunningServer, job: str) -> None:

@@ -355,6 +355,7 @@ def _json_page(rows: dict[str, _File | None], project: str) -> dict[str, object]
             "filename": name,
             "url": f"../../files/{name}",
             "hashes": {"sha256": file.told_sha256},
+            "size": file.path.stat().st_size,
         }
         if file.requires_python:
             item["requires-python"] = file.requires_python

@@ -180,6 +180,7 @@ def make_sdist(
     requires: Iterable[str] = (),
     requires_python: str = "",
     refuses: bool = False,
+    runs: str = "",
 ) -> Path:
     """Write an sdist (PEP 517, its own backend) with one module named after the project; return its path.
 
@@ -187,13 +188,15 @@ def make_sdist(
     ----------
     refuses:
         Its build fails.
+    runs:
+        Code that its build backend runs as soon as it is imported.
     """
     module = _escape(name)
     stem = f"{module}-{version}"
     members = {
         "PKG-INFO": metadata_text(name, version, requires=requires, requires_python=requires_python),
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "_backend"\nbackend-path = ["."]\n',
-        "_backend.py": _BACKEND,
+        "_backend.py": f"{runs}\n{_BACKEND}" if runs else _BACKEND,
         f"{module}.py": f'__version__ = "{version}"\n',
     }
     if refuses:

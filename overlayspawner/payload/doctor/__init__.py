@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Optional
 
-from overlayspawner.payload import adopt, lease, swap
+from overlayspawner.payload import adopt, dists, gate, lease, swap
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.doctor import content, frame, moved, records, surroundings
@@ -211,7 +211,11 @@ def _mend_packages(context: Context, overlay: Overlay, env: Env, tell: Say) -> l
     def on_event(event: dict[str, object]) -> None:
         tell(str(event.get("message")))
 
-    names = content.damaged(env)
+    there = dists.overlay_dists(env)
+    damaged = [name for name in content.damaged(env) if name in there]
+    against, why = gate.told(context, [(name, there[name].version) for name in damaged])
+    done += [f"{NOT}{sentence}" for sentence in why]
+    names = [name for name in damaged if name not in {item["name"] for item in against}]
     if names:
         result = reinstall(context, names, who="doctor", argv=argv, on_event=on_event)
         done += [f"Installed {item['name']} {item['version']} again." for item in result["plan"]["new"]]

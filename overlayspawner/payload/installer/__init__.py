@@ -7,13 +7,16 @@ touches an env.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist
 from overlayspawner.payload.procs import Cancel
 from overlayspawner.payload.stage import Stage
+
+if TYPE_CHECKING:
+    from overlayspawner.payload.installer.preview import Planned
 
 OnLine = Callable[[str], None]
 
@@ -70,6 +73,32 @@ class Installer(Protocol):
         ------
         OverlayError
             What happened, with the end of the tool's output in ``log``.
+        """
+        ...
+
+    def preview(
+        self,
+        ctx: Context,
+        requirements: Sequence[str],
+        stage: Stage,
+        *,
+        visible: Sequence[Dist],
+        upgrade: Sequence[str] = (),
+        constraints: Sequence[str] = (),
+        on_line: Optional[OnLine] = None,
+        cancel: Optional[Cancel] = None,
+    ) -> list[Planned]:
+        """Tell what :meth:`stage` would put into the stage; install nothing, and run no package's code.
+
+        Parameters
+        ----------
+        requirements, stage, visible, upgrade, constraints, on_line, cancel:
+            As for :meth:`stage`. URLs are those of wheels only: to look at others means to build them.
+
+        Raises
+        ------
+        OverlayError
+            As :meth:`stage`.
         """
         ...
 

@@ -16,6 +16,7 @@ from overlayspawner.payload.dists import Dist, image_dists, needs, overlay_dists
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import pip_env
+from overlayspawner.payload.installer.preview import Planned
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import Cancel, redact, run
 from overlayspawner.payload.requirements import normalise, parse
@@ -67,21 +68,86 @@ class Pip:
         if offline:
             # its cache holds files, but not what the index says of them
             raise OverlayError("index-unreachable", "pip can't install without its index.", status=502)
+        # its cache of wheels built here can't be left out for some names
+        more = {"PIP_NO_CACHE_DIR": "1"} if rebuild else {}
+        items = self.report(
+            ctx,
+            requirements,
+            stage,
+            visible=visible,
+            upgrade=upgrade,
+            constraints=constraints,
+            build=build,
+            more=more,
+            on_line=on_line,
+            cancel=cancel,
+        )
+        if dry:
+            return
+        stage.origins.update(origins(items))
+        hashed, other = wanted(items, requirements)
+        exactly = ["--no-deps", "--ignore-installed", "--no-compile", "--prefix", stage.prefix]
+        # constraints have been met; here they could only refuse a hash or a URL
+        env = {key: value for key, value in {**pip_env(ctx), **more}.items() if key != "PIP_CONSTRAINT"}
+        for name, lines in (("hashed.txt", hashed), ("other.txt", other)):
+            if lines:
+                path = stage.write(name, "".join(line + "\n" for line in lines))
+                exact = ["--require-hashes"] if lines is hashed else []
+                self._run(stage, env, [*exactly, *exact, "-r", path], on_line, cancel)
+
+    def preview(self, ctx: Context, requirements: Sequence[str], stage: Stage, **how: Any) -> list[Planned]:
+        """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
+        from overlayspawner.payload.installer.pip_preview import preview
+
+        return preview(self, ctx, requirements, stage, **how)
+
+    def _run(
+        self,
+        stage: Stage,
+        env: dict[str, str],
+        arguments: Sequence[str],
+        on_line: Optional[OnLine],
+        cancel: Optional[Cancel],
+    ) -> None:
+        # -I: neither the current directory nor ~/.local decide what is installed
+        log = os.path.join(stage.path, "pip.log")
+        argv = [stage.env.python, "-I", "-m", "pip"]
+        if self.host:
+            argv = [self.host, *argv[1:], "--python", stage.env.python]
+        argv += ["install", "--log", log, *arguments]
+        result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
+        if result.rc != 0 or result.cancelled:
+            raise failure(result, stage.path, "pip", _refused_pages(log))
+
+    def report(
+        self,
+        ctx: Context,
+        requirements: Sequence[str],
+        stage: Stage,
+        *,
+        visible: Sequence[Dist],
+        upgrade: Sequence[str],
+        constraints: Sequence[str],
+        build: bool,
+        more: dict[str, str],
+        on_line: Optional[OnLine] = None,
+        cancel: Optional[Cancel] = None,
+    ) -> list[dict[str, Any]]:
+        """Return the ``install`` list of pip's report, for the arguments of :meth:`stage`.
+
+        Parameters
+        ----------
+        more:
+            Variables for pip besides its usual ones; places to look in come on top of those that are set.
+
+        Raises
+        ------
+        OverlayError
+            As :meth:`stage`.
+        """
         env = pip_env(ctx)
-        if rebuild:
-            env["PIP_NO_CACHE_DIR"] = "1"  # its cache of wheels built here can't be left out for some names
-
-        def pip(*arguments: str, env: dict[str, str] = env) -> None:
-            # -I: neither the current directory nor ~/.local decide what is installed
-            log = os.path.join(stage.path, "pip.log")
-            argv = [stage.env.python, "-I", "-m", "pip"]
-            if self.host:
-                argv = [self.host, *argv[1:], "--python", stage.env.python]
-            argv += ["install", "--log", log, *arguments]
-            result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
-            if result.rc != 0 or result.cancelled:
-                raise failure(result, stage.path, "pip", _refused_pages(log))
-
+        places = " ".join(filter(None, [env.get("PIP_FIND_LINKS"), more.get("PIP_FIND_LINKS")]))
+        env = {**env, **more, **({"PIP_FIND_LINKS": places} if places else {})}
         # with a hash in one line pip wants hashes in all
         limits = [line.partition(" --hash=")[0] for line in constraints]
         if upgrade:
@@ -93,29 +159,19 @@ class Pip:
         if limits:
             arguments += ["-c", stage.write("constraints.txt", "".join(line + "\n" for line in limits))]
         arguments += [] if build else ["--only-binary", ":all:"]
-        pip(*arguments, *(["--upgrade"] if upgrade else []))
+        self._run(stage, env, [*arguments, *(["--upgrade"] if upgrade else [])], on_line, cancel)
         items = _read_report(report)
         again = hidden(stage.env, requirements, visible, {normalise(i["metadata"]["name"]) for i in items})
         if again:
             # pip looks at the env itself, and is content with what shall not count
             arguments = ["--dry-run", "--report", report, "--no-deps", "--ignore-installed"]
             arguments += ["-r", stage.write("again.txt", "".join(line + "\n" for line in again))]
-            pip(*arguments, *(["-c", os.path.join(stage.path, "constraints.txt")] if limits else []))
+            arguments += [] if build else ["--only-binary", ":all:"]
+            arguments += ["-c", os.path.join(stage.path, "constraints.txt")] if limits else []
+            self._run(stage, env, arguments, on_line, cancel)
             items += _read_report(report)
         check_hashes(items, constraints)
-        if dry:
-            return
-        stage.origins.update(origins(items))
-        hashed, other = wanted(items, requirements)
-        exactly = ["--no-deps", "--ignore-installed", "--no-compile", "--prefix", stage.prefix]
-        # constraints have been met; here they could only refuse a hash or a URL
-        env = {key: value for key, value in env.items() if key != "PIP_CONSTRAINT"}
-        if hashed:
-            path = stage.write("hashed.txt", "".join(line + "\n" for line in hashed))
-            pip(*exactly, "--require-hashes", "-r", path, env=env)
-        if other:
-            path = stage.write("other.txt", "".join(line + "\n" for line in other))
-            pip(*exactly, "-r", path, env=env)
+        return items
 
 
 def find(ctx: Context) -> Optional[Pip]:

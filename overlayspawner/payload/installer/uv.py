@@ -15,6 +15,7 @@ from overlayspawner.payload.dists import Dist
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import uv_env
+from overlayspawner.payload.installer.preview import Planned
 from overlayspawner.payload.procs import Cancel, clean_env, run
 from overlayspawner.payload.requirements import normalise
 from overlayspawner.payload.stage import Stage
@@ -59,6 +60,34 @@ class Uv:
     ) -> None:
         """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
         stage.add_stubs(visible)
+        argv = self.install(stage, requirements, upgrade, constraints)
+        for name in rebuild:
+            argv += ["--refresh-package", name]
+        argv += [] if build else ["--no-build"]
+        argv += ["--dry-run"] if dry else []
+        argv += ["--offline"] if offline else []
+        result = run(argv, env=self.env(ctx), cwd=stage.path, on_line=on_line, cancel=cancel)
+        if result.rc != 0 or result.cancelled:
+            raise failure(result, stage.path, "uv")
+
+    def preview(self, ctx: Context, requirements: Sequence[str], stage: Stage, **how: Any) -> list[Planned]:
+        """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
+        from overlayspawner.payload.installer.uv_preview import preview
+
+        return preview(self, ctx, requirements, stage, **how)
+
+    def env(self, ctx: Context) -> dict[str, str]:
+        """Return the environment that it runs in."""
+        return uv_env(ctx, cache_dir(ctx))
+
+    def install(
+        self,
+        stage: Stage,
+        requirements: Sequence[str],
+        upgrade: Sequence[str] = (),
+        constraints: Sequence[str] = (),
+    ) -> list[str]:
+        """Return the command that fills a stage."""
         listed = stage.write("requirements.txt", "".join(line + "\n" for line in requirements))
         argv = [
             self.path,
@@ -76,15 +105,7 @@ class Uv:
         for name in upgrade:
             # never --upgrade: it means every package that is visible
             argv += ["--upgrade-package", name]
-        for name in rebuild:
-            argv += ["--refresh-package", name]
-        argv += [] if build else ["--no-build"]
-        argv += ["--dry-run"] if dry else []
-        argv += ["--offline"] if offline else []
-        env = uv_env(ctx, cache_dir(ctx))
-        result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
-        if result.rc != 0 or result.cancelled:
-            raise failure(result, stage.path, "uv")
+        return argv
 
     def origins(self, ctx: Context, pins: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return where packages come from, as far as the cache tells; the network is not asked.

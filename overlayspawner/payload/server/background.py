@@ -36,6 +36,7 @@ _OFFLINE = ("index-unreachable", "index-auth", "timeout", "busy", "interrupted")
 
 _CODES = (
     "adopted",
+    "against-policy",
     "base-changed",
     "env-broken",
     "home-moved",

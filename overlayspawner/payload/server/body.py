@@ -50,12 +50,25 @@ def job(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if action in ("install", "uninstall", "import") and not request[FIELDS[action][0]]:
         field = FIELDS[action][0]
         raise OverlayError("bad-request", f"The field {field!r} is missing or empty: there is nothing to do.")
-    for text in request.get("install", ()):
-        requirements.parse(text)
-    for field in ("uninstall", "upgrade"):
-        for text in request.get(field, ()):
-            requirements.parse_name(text)
+    _check_texts(request)
     return action, request
+
+
+def plan(body: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what a request wants to have planned: ``install``, ``uninstall`` and ``upgrade``.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request``, ``bad-requirement``, ``option-not-allowed``.
+    """
+    for field in sorted(set(body) - set(LISTS)):
+        raise OverlayError("bad-request", f"There is no field {field[:40]!r} in a request for a plan.")
+    request = {field: _texts(body, field) for field in LISTS}
+    if not any(request.values()):
+        raise OverlayError("bad-request", "There is nothing to plan: name at least one package.")
+    _check_texts(request)
+    return request
 
 
 def mode(body: Mapping[str, Any]) -> str:
@@ -69,6 +82,14 @@ def mode(body: Mapping[str, Any]) -> str:
     if set(body) != {"mode"} or body["mode"] not in MODES:
         raise OverlayError("bad-request", f"Send one field 'mode': {' or '.join(MODES)}.")
     return str(body["mode"])
+
+
+def _check_texts(request: Mapping[str, Any]) -> None:
+    for text in request.get("install", ()):
+        requirements.parse(text)
+    for field in ("uninstall", "upgrade"):
+        for text in request.get(field, ()):
+            requirements.parse_name(text)
 
 
 def _texts(body: Mapping[str, Any], field: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -219,6 +220,26 @@ class NextStartHandler(OverlayHandler):
         self.reply(await self.off_loop(lambda: self.service.ask_next(body)))
 
 
+class PlanHandler(OverlayHandler):
+    """``plan``: what a change would do."""
+
+    @web.authenticated
+    @authorized("read")  # who may look may also ask what would be
+    async def post(self) -> None:
+        """Answer with the plan; nothing is changed."""
+        self.only_arguments()
+        body = self.json_body()
+        self._cancel = threading.Event()
+        self.reply(await self.service.plan(body, self._cancel))
+
+    def on_connection_close(self) -> None:
+        """Stop working for a client that has gone."""
+        super().on_connection_close()
+        cancel = getattr(self, "_cancel", None)
+        if cancel is not None:
+            cancel.set()
+
+
 class JobsHandler(OverlayHandler):
     """``jobs``: the long-running actions."""
 
@@ -368,6 +389,7 @@ ROUTES: list[tuple[str, type[OverlayHandler]]] = [
     ("packages", PackagesHandler),
     ("revisions", RevisionsHandler),
     ("next-start", NextStartHandler),
+    ("plan", PlanHandler),
     ("jobs", JobsHandler),
     ("jobs/([0-9a-f]{1,64})", JobHandler),
     ("jobs/([0-9a-f]{1,64})/events", JobEventsHandler),

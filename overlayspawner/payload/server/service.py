@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from overlayspawner.payload import actions, dists, report
+from overlayspawner.payload import actions, dists, gate, report
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.follow import Follower
+from overlayspawner.payload.requirements import parse
 from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
 
@@ -20,6 +21,12 @@ READ_TIMEOUT = 20.0
 
 MAX_READERS = 8
 """Requests that may wait for the user's storage at the same time."""
+
+PLAN_TIMEOUT = 120.0
+"""Seconds that a plan may take: most of it is waiting for the index."""
+
+MAX_PLANS = 4
+"""Plans that are made at the same time."""
 
 T = TypeVar("T")
 
@@ -45,6 +52,7 @@ class Service:
         self.log = log
         self._on_activity = on_activity
         self._readers = 0
+        self._plans = 0
         self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug)
 
     def follow(self) -> None:
@@ -86,11 +94,23 @@ class Service:
         )
         if self._readers >= MAX_READERS:
             raise slow
+
+        def done() -> None:
+            self._readers -= 1
+
+        self._readers += 1
+        try:
+            return await asyncio.wait_for(self._in_thread(work, done), READ_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise slow from None
+
+    def _in_thread(self, work: Callable[[], T], done: Callable[[], None]) -> asyncio.Future[T]:
+        """Begin something in a thread; ``done`` is called in the loop once it has really ended."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
         def settle(result: T | None, error: BaseException | None) -> None:
-            self._readers -= 1
+            done()
             if future.done():
                 return
             if error is not None:
@@ -110,12 +130,58 @@ class Service:
             except RuntimeError:
                 pass  # the server has stopped meanwhile
 
-        self._readers += 1
         threading.Thread(target=run, name="overlay-read", daemon=True).start()
+        return future
+
+    async def plan(self, request: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
+        """Return the plan for a request. Changes nothing.
+
+        Parameters
+        ----------
+        request:
+            The body of the request.
+        cancel:
+            Set, also by this method, when nobody waits for the answer any more.
+
+        Raises
+        ------
+        OverlayError
+            What the request or the change would be refused with; ``busy`` for too many plans at once,
+            ``timeout`` when the index takes too long.
+        """
+        from overlayspawner.payload.planning import plan
+
+        fields = body.plan(request)
+        if self._plans >= MAX_PLANS:
+            raise OverlayError(
+                "busy", f"{self._plans} plans are being made already.", "Ask again in a moment.", status=409
+            )
+
+        def work() -> dict[str, Any]:
+            self._follower.look()
+            return plan(
+                self.context.for_changes(),
+                install=fields["install"],
+                uninstall=fields["uninstall"],
+                upgrade=fields["upgrade"],
+                cancel=cancel,
+            )
+
+        def done() -> None:
+            self._plans -= 1
+
+        self._plans += 1
         try:
-            return await asyncio.wait_for(future, READ_TIMEOUT)
+            return await asyncio.wait_for(self._in_thread(work, done), PLAN_TIMEOUT)
         except asyncio.TimeoutError:
-            raise slow from None
+            raise OverlayError(
+                "timeout",
+                f"The plan was not ready within {PLAN_TIMEOUT:g} seconds.",
+                "Try again; if it goes on, ask your administrator about the package index.",
+                status=504,
+            ) from None
+        finally:
+            cancel.set()
 
     # -- changing -------------------------------------------------------------------------------------
 
@@ -125,7 +191,8 @@ class Service:
         Raises
         ------
         OverlayError
-            ``bad-request``, ``unknown-action``, ``bad-requirement``, ``option-not-allowed``, ``no-overlay``.
+            ``bad-request``, ``unknown-action``, ``bad-requirement``, ``option-not-allowed``, ``no-overlay``,
+            ``policy``.
         """
         self._follower.look()
         action, fields = body.job(request)
@@ -134,6 +201,8 @@ class Service:
             context.require()
             if action == "upgrade" and not fields["upgrade"]:
                 fields["upgrade"] = report.upgradable(context)
+            install = [parse(line) for line in fields.get("install", ())]
+            gate.refuse_asked(context, install, fields.get("upgrade", ()))
         return Job(action, fields, who)
 
     def ask_next(self, request: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,51 @@
+"""The command that shows what a change would do."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from overlayspawner.payload import cli_context, cli_output
+from overlayspawner.payload.cli_changes import interruptible
+
+
+def add(verb: Any) -> None:
+    """Declare the command; see :func:`overlayspawner.payload.cli_changes.add`."""
+    plan = verb("plan", _plan, "show what a change would do, and change nothing")
+    plan.add_argument(
+        "requirements", nargs="*", metavar="REQUIREMENT", help="packages to install: name, name>=2, URL"
+    )
+    plan.add_argument("--uninstall", nargs="+", action="extend", default=[], metavar="NAME", help="to remove")
+    plan.add_argument(
+        "--upgrade", nargs="+", action="extend", default=[], metavar="NAME", help="to bring to newer versions"
+    )
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from overlayspawner.payload.planning import plan
+
+    context = cli_context.find(options.runtime).for_changes()
+    show = cli_output.progress(options.json)
+    with interruptible() as cancel:
+        found = plan(
+            context,
+            install=options.requirements,
+            uninstall=options.uninstall,
+            upgrade=options.upgrade,
+            on_event=show,
+            cancel=cancel,
+        )
+    show({"phase": "done"})
+    if options.json:
+        cli_output.as_json(found)
+        return 0
+    cli_output.lines(found["sentences"])
+    replaced = {item["name"]: item["replaces"] for item in found["new"] if item["replaces"]}
+    rows = []
+    for item in found["new"]:
+        old = replaced.get(item["name"])
+        size = cli_output.size(item["size"]) if item["size"] else ""
+        rows.append(("+", item["name"], item["version"], f"instead of {old}" if old else "", size))
+    rows += [("-", item["name"], item["version"], "", "") for item in found["removes"]]
+    cli_output.table(rows)
+    return 0

@@ -1,0 +1,229 @@
+"""What a change would do, told before anybody agrees to it. Nothing is changed and no package's code is run.
+
+The decisions are those of :mod:`overlayspawner.payload.apply`; only what an installer would leave in the
+stage is drawn (:mod:`overlayspawner.payload.installer.preview`). The stage lies outside the user's storage,
+so that no lease is needed: a plan can be had while another server works, on a full disk and of a home that
+can't be written to. What changes meanwhile is noticed, and looked at once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+from overlayspawner.payload import adopt, files, mend
+from overlayspawner.payload.apply import Job, parsed
+from overlayspawner.payload.change import pending
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.dists import Dist, overlay_dists
+from overlayspawner.payload.events import Events, OnEvent
+from overlayspawner.payload.installer import choose
+from overlayspawner.payload.installer.preview import Planned, draw
+from overlayspawner.payload.lease import PATIENCE, storage_error
+from overlayspawner.payload.mark import Mark, Since
+from overlayspawner.payload.procs import Cancel, redact
+from overlayspawner.payload.requirements import Requirement, Requirements, parse
+from overlayspawner.payload.stage import Stage, name_of_url
+
+ATTEMPTS = 3
+"""How often it is looked, where the overlay changes meanwhile."""
+
+FOLDER = "plan"
+"""In the runtime dir: stubs, kept from one plan to the next."""
+
+
+def plan(
+    ctx: Context,
+    *,
+    install: Sequence[str] = (),
+    uninstall: Sequence[str] = (),
+    upgrade: Sequence[str] = (),
+    on_event: Optional[OnEvent] = None,
+    cancel: Optional[Cancel] = None,
+) -> dict[str, Any]:
+    """Return what :func:`~overlayspawner.payload.apply.apply` would do, as a plan. Changes nothing.
+
+    What comes as source code only is in the plan's ``builds``. What such a package needs is not in the plan:
+    to learn it, its code would have to be run.
+
+    Parameters
+    ----------
+    ctx:
+        The server's view of its overlay.
+    install, uninstall, upgrade:
+        Requirement lines; names. At least one of all.
+    on_event, cancel:
+        As for every change.
+
+    Raises
+    ------
+    OverlayError
+        What the change would be refused with; ``busy`` when the overlay changes too fast to be looked at.
+    """
+    # the same way through as the request that is agreed to
+    action = "install" if install else "upgrade" if upgrade else "uninstall"
+    wanted = parsed(install, uninstall, upgrade)
+    if not any(wanted.values()):
+        raise OverlayError("bad-request", "There is nothing to plan.", "Name at least one package.")
+    job: Optional[Planning] = None
+    for _ in range(ATTEMPTS):
+        job = Planning(ctx, action, **wanted, events=Events(on_event, cancel))
+        seen = job.wait()
+        try:
+            out = job.look()
+        except (OverlayError, OSError) as e:
+            if job.state() == seen or (cancel is not None and cancel.is_set()):
+                raise (storage_error(e) if isinstance(e, OSError) else e) from e
+        else:
+            if job.state() == seen:
+                return out
+    raise OverlayError(
+        "busy", "The overlay is being changed.", "Ask again when that change is done.", status=409
+    )
+
+
+class Planning(Job):
+    """One look at what a change would do."""
+
+    _planned: dict[str, Planned]
+    _unseen: list[Requirement]
+
+    def state(self) -> tuple[object, ...]:
+        """Return what tells whether the overlay has changed meanwhile."""
+        lines = Requirements.read(self.overlay.requirements).lines
+        return tuple(overlay_dists(self.env).values()), tuple(lines), pending(self.env)
+
+    def wait(self) -> tuple[object, ...]:
+        """Wait for the moment of a commit to pass; return the state then.
+
+        Raises
+        ------
+        OverlayError
+            ``busy``: it does not pass.
+        """
+        until = time.monotonic() + PATIENCE
+        try:
+            while pending(self.env):
+                self.events.check_cancel()
+                if time.monotonic() > until:
+                    raise OverlayError(
+                        "busy",
+                        "A change is being made, or was interrupted.",
+                        "Ask again in a moment. If nothing is running, `overlay doctor --fix` repairs it.",
+                        status=409,
+                    )
+                time.sleep(0.05)
+            return self.state()
+        except OSError as e:
+            raise storage_error(e) from e
+
+    def look(self) -> dict[str, Any]:
+        """Return the plan."""
+        self._planned, self._unseen = {}, []
+        before = Requirements.read(self.overlay.requirements)
+        same = not adopt.needed(self.ctx) and not mend.missing(self.ctx)
+        since = Since(self.overlay, self.ctx)
+        self.settled = same and Mark.read(self.env).is_settled(self.overlay, self.env, since, before)
+        at = self.begin(before)
+        if not at.comes_in:
+            return self.decide(Stage(self.env, make=False), at)[3]
+        with _scratch(self.ctx) as folder, Stage(self.env, scratch=folder) as stage:
+            return self.decide(stage, at)[3]
+
+    def resolve(
+        self,
+        stage: Stage,
+        lines: Sequence[str],
+        visible: list[Dist],
+        *,
+        constraints: Sequence[str] = (),
+        **how: Any,
+    ) -> None:
+        """Draw what the installer would leave; see :meth:`Resolving.resolve`."""
+        installer = choose(self.ctx)
+        self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
+        self._unseen = []
+        todo = [line for line in map(self._seen(visible), dict.fromkeys(lines)) if line]
+        planned = installer.preview(
+            self.ctx,
+            todo,
+            stage,
+            visible=visible,
+            upgrade=self.upgrade,
+            constraints=[*self.ctx.spec.constraints, *constraints],
+            on_line=self.events.line,
+            cancel=self.events.cancel,
+        )
+        draw(stage, planned)
+        self._planned = {item.name: item for item in planned}
+
+    def _seen(self, visible: list[Dist]) -> Any:
+        """Return what turns a line into one that can be resolved without running anything; ``""`` for none.
+
+        To look at a URL that is no wheel means to build what is there.
+        """
+        there = {dist.name: dist for dist in visible}
+
+        def look(line: str) -> str:
+            entry = parse(line, trusted=True)
+            if not entry.url or entry.url.partition("#")[0].endswith(".whl"):
+                return line
+            name = entry.name or name_of_url(entry.url, visible)
+            if name in there and name not in self.upgrade and self._comes_from(entry, there[name]):
+                return name
+            self._unseen.append(entry)
+            return ""
+
+        return look
+
+    def _comes_from(self, entry: Requirement, dist: Dist) -> bool:
+        """Whether a distribution is what a URL gave."""
+        if name_of_url(entry.url, [dist]):
+            return True
+        # a line that is there already was followed; its URL is recorded without variables and credentials
+        new = entry.text in {r.text for r in self.install}
+        return not new and (entry.editable or dist.read("direct_url.json") is not None)
+
+    def _plan(self, *rest: Any) -> dict[str, Any]:
+        out = super()._plan(*rest)
+        for item in out["new"]:
+            item["size"] = self._planned[item["name"]].size
+            if self._planned[item["name"]].build:
+                out["builds"].append({"name": item["name"], "version": item["version"]})
+        sizes = [item["size"] for item in out["new"]]
+        out["builds"] += [{"name": e.name or redact(e.url), "version": None} for e in self._unseen]
+        out["bytes"] = None if None in sizes or self._unseen else sum(sizes)
+        return out
+
+
+@contextlib.contextmanager
+def _scratch(ctx: Context) -> Iterator[str]:
+    """Give a directory outside the user's storage: the server's, or to a second plan one of its own."""
+    fd = -1
+    if ctx.runtime:
+        try:
+            folder = os.path.join(ctx.runtime, FOLDER)
+            files.mkdir(folder, 0o700)
+            fd = files.open_lock(os.path.join(folder, "lock"))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if fd >= 0:
+                os.close(fd)
+                fd = -1
+        else:
+            try:
+                yield folder
+            finally:
+                os.close(fd)
+            return
+    own = tempfile.mkdtemp(prefix="overlayspawner-plan-")
+    try:
+        yield own
+    finally:
+        files.remove_tree(own)

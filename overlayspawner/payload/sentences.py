@@ -1,0 +1,78 @@
+"""What a plan means, in sentences for people. Pure.
+
+Only what needs a decision, or comes as a surprise, is said; what is merely new is in the plan's lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+UNITS = ("bytes", "kB", "MB")
+
+
+def sentences(plan: Mapping[str, Any]) -> list[str]:
+    """Return what people should know of a plan before they agree to it, and after it was done.
+
+    Parameters
+    ----------
+    plan:
+        See :mod:`overlayspawner.payload.plan`.
+    """
+    out = [_refusal(item) for item in plan["blocked"]]
+    out += [_shadow(item) for item in plan["shadows"]]
+    out += [_break(item) for item in plan["breaks"]]
+    out += [str(item["message"]) for item in plan["splits"]]
+    out += [
+        f"{_called(item)} must be built: this runs its code. What it needs is known only then."
+        for item in plan["builds"]
+    ]
+    out += [_removal(item) for item in plan["removes"]]
+    if plan["new"]:
+        number = len(plan["new"])
+        what = "1 package" if number == 1 else f"{number} packages"
+        size = f", {amount(plan['bytes'])}" if plan["bytes"] else ""
+        out.append(f"Brings {what}{size}.")
+    elif not plan["removes"]:
+        has = [_called(item) for item in plan["satisfied_by_base"] if item["requested"]]
+        out.append(f"The image has {', '.join(has)} already." if has else "Nothing has to be installed.")
+    if plan["needs_restart"]:
+        out.append("Kernels that run have to be restarted to use what changes.")
+    return out
+
+
+def amount(number: int) -> str:
+    """Return a number of bytes as people read it."""
+    value = float(number)
+    for unit in UNITS:
+        if value < 1000:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def _called(item: Mapping[str, Any]) -> str:
+    return f"{item['name']} {item['version'] or ''}".rstrip()
+
+
+def _refusal(item: Mapping[str, Any]) -> str:
+    if item["rule"]:
+        return f"{_called(item)} is refused by the rule {item['rule']} of this hub."
+    return f"{_called(item)} is not among the packages that this hub allows."
+
+
+def _shadow(item: Mapping[str, Any]) -> str:
+    if item["where"] == "base":
+        return f"{_called(item)} will hide the image's {item['hidden']}."
+    return f"{_called(item)} will hide {item['hidden']} in ~/.local."
+
+
+def _break(item: Mapping[str, Any]) -> str:
+    whose = f"{_called(item)} of the image" if item["where"] == "base" else _called(item)
+    return f"{whose} needs {item['requires']} and may stop working."
+
+
+def _removal(item: Mapping[str, Any]) -> str:
+    why = "" if item["reason"] == "uninstalled" else ", which nothing needs any more"
+    reveals = f"; the image's {item['reveals']} is used again" if item["reveals"] else ""
+    return f"Removes {_called(item)}{why}{reveals}."
