@@ -16,6 +16,7 @@ from overlayspawner.payload.dists import Dist, base_dists, details, needs, overl
 from overlayspawner.payload.fitting import HINT
 from overlayspawner.payload.policy import Blocked, Policy
 from overlayspawner.payload.requirements import Requirement, parse
+from overlayspawner.payload.sentences import amount
 from overlayspawner.payload.stage import Stage, name_of_url
 from overlayspawner.payload.wishes import admits
 
@@ -177,8 +178,8 @@ def refuse_size(ctx: Context, overlay: Mapping[str, Dist], leaving: Iterable[str
         return
     raise OverlayError(
         "size-limit",
-        f"The overlay would hold {_size(after)}, and this hub allows {_size(limit)}: {_size(coming)} would be"
-        f" added to what there is ({_size(before)}). Nothing was changed.",
+        f"The overlay would hold {amount(after)}, and this hub allows {amount(limit)}: {amount(coming)} would"
+        f" be added to what there is ({amount(before)}). Nothing was changed.",
         "Uninstall what you no longer need (`overlay list` shows sizes), or ask your administrator.",
         status=403,
     )
@@ -307,12 +308,3 @@ def _applies(requirement: Requirement) -> bool:
     from overlayspawner.payload.sources import applies
 
     return applies(requirement)
-
-
-def _size(number: int) -> str:
-    value = float(number)
-    for unit in ("bytes", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"

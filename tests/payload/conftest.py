@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,17 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("payload") / "overlay.pyz"
     path.write_bytes(payload_zip.build().zip)
     return str(path)
+
+
+@pytest.fixture(params=["uv", pytest.param("pip", marks=pytest.mark.slow)])
+def installer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each installer in turn; the machine's own settings have no say.
+
+    pip takes seconds for what takes uv tenths of one.
+    """
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    return str(request.param)
 
 
 @pytest.fixture

@@ -35,25 +35,18 @@ from tests.support.envs import (
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_wheel
 
-# pip takes seconds for what takes uv tenths of one
-INSTALLERS = ("uv", pytest.param("pip", marks=pytest.mark.slow))
 
-
-@pytest.fixture(params=INSTALLERS)
+@pytest.fixture
 def ctx(
-    request: pytest.FixtureRequest,
     tmp_path: Path,
     base: Base,  # noqa: F811
     index: LocalIndex,
     uv_on_path: None,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    installer: str,
 ) -> Iterator[Context]:
     """An empty overlay; afterwards the image is what it was, and no stage is left."""
     before = snapshot(base.prefix)
-    # the machine's own settings have no say
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    made = make_context(tmp_path / "home", base, installer=request.param, index_url=index.url)
+    made = make_context(tmp_path / "home", base, installer=installer, index_url=index.url)
     yield made
     assert snapshot(base.prefix) == before
     _, env = made.require()
@@ -331,7 +324,7 @@ def test_a_failure_leaves_all_as_it_was(ctx: Context, lines: list[str], codes: s
         ("explode", {"install": ["tinyleaf"]}, "unknown-action"),
     ],
 )
-@pytest.mark.parametrize("ctx", ["pip"], indirect=True)
+@pytest.mark.parametrize("installer", ["pip"], indirect=True)
 def test_bad_requests(ctx: Context, action: str, wanted: dict[str, Any], code: str) -> None:
     assert fails(ctx, action, **wanted).code == code
 
@@ -573,7 +566,7 @@ def test_two_servers_at_once(ctx: Context, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ctx", ["uv"], indirect=True)
+@pytest.mark.parametrize("installer", ["uv"], indirect=True)
 def test_killed_at_every_step_of_the_commit(ctx: Context, base: Base, tmp_path: Path) -> None:  # noqa: F811
     """Whatever moment it dies at, the next writer finds all old or all new, and goes on from there."""
     states = set()
@@ -605,7 +598,7 @@ def test_killed_at_every_step_of_the_commit(ctx: Context, base: Base, tmp_path: 
     assert states == {"old", "new"}
 
 
-@pytest.mark.parametrize("ctx", ["uv"], indirect=True)
+@pytest.mark.parametrize("installer", ["uv"], indirect=True)
 @pytest.mark.parametrize("step", [3, 9, 14, 20, 26])
 def test_killed_before_the_commit(ctx: Context, tmp_path: Path, step: int) -> None:
     before = env_snapshot(ctx)

@@ -28,21 +28,16 @@ from tests.support.envs import (
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_wheel
 
-INSTALLERS = ("uv", pytest.param("pip", marks=pytest.mark.slow))
 
-
-@pytest.fixture(params=INSTALLERS)
+@pytest.fixture
 def ctx(
-    request: pytest.FixtureRequest,
     tmp_path: Path,
     base: Base,  # noqa: F811
     index: LocalIndex,
     uv_on_path: None,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    installer: str,
 ) -> Iterator[Context]:
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    yield make_context(tmp_path / "home", base, installer=request.param, index_url=index.url)
+    yield make_context(tmp_path / "home", base, installer=installer, index_url=index.url)
 
 
 def locked(ctx: Context) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from tests.support.envs import make_base, make_context, snapshot, uv_on_path  # 
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_sdist, make_wheel
 
-INSTALLERS = ("uv", pytest.param("pip", marks=pytest.mark.slow))
 ALIKE = ("new", "satisfied_by_base", "shadows", "breaks", "removes", "needs_restart")
 """What a plan and the change after it have in common; sizes are another matter."""
 
@@ -72,18 +71,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalIndex]:
         yield running
 
 
-@pytest.fixture(params=INSTALLERS)
+@pytest.fixture
 def ctx(
-    request: pytest.FixtureRequest,
     tmp_path: Path,
     image: Base,
     shop: LocalIndex,
     uv_on_path: None,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    installer: str,
 ) -> Context:
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    made = make_context(tmp_path / "home", image, installer=request.param, index_url=shop.url)
+    made = make_context(tmp_path / "home", image, installer=installer, index_url=shop.url)
     (tmp_path / "run").mkdir()
     made.runtime = str(tmp_path / "run")
     return made

@@ -45,10 +45,6 @@ from tests.support.envs import (
 )
 from tests.support.index import LocalIndex
 
-# pip takes seconds for what takes uv tenths of one
-INSTALLERS = ("uv", pytest.param("pip", marks=pytest.mark.slow))
-
-
 # -- what rules mean --------------------------------------------------------------------------------------
 
 
@@ -198,19 +194,16 @@ def test_lines_are_refused_by_their_words_only_where_these_tell() -> None:
 # -- changes ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=INSTALLERS)
+@pytest.fixture
 def ctx(
-    request: pytest.FixtureRequest,
     tmp_path: Path,
     base: Base,  # noqa: F811
     index: LocalIndex,
     uv_on_path: None,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    installer: str,
 ) -> Iterator[Context]:
     """An empty overlay; afterwards no stage is left."""
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    made = make_context(tmp_path / "home", base, installer=request.param, index_url=index.url)
+    made = make_context(tmp_path / "home", base, installer=installer, index_url=index.url)
     yield made
     _, env = made.require()
     assert not [n for n in os.listdir(env.state) if n.startswith("stage-")]

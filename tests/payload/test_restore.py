@@ -33,8 +33,6 @@ from tests.support.envs import (
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_wheel
 
-INSTALLERS = ("uv", pytest.param("pip", marks=pytest.mark.slow))
-
 
 @pytest.fixture(scope="module")
 def other_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
@@ -42,19 +40,16 @@ def other_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return make_base(tmp_path_factory.mktemp("other") / "image")
 
 
-@pytest.fixture(params=INSTALLERS)
+@pytest.fixture
 def here(
-    request: pytest.FixtureRequest,
     tmp_path: Path,
     base: Base,  # noqa: F811
     index: LocalIndex,
     uv_on_path: None,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    installer: str,
 ) -> Iterator[Context]:
     """An empty overlay on the first image."""
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    yield make_context(tmp_path / "home", base, installer=request.param, index_url=index.url)
+    yield make_context(tmp_path / "home", base, installer=installer, index_url=index.url)
 
 
 def on(ctx: Context, base: Base, **spec: Any) -> Context:  # noqa: F811
