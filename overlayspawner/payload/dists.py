@@ -45,6 +45,11 @@ class Dist:
     site: str
 
     @property
+    def entry(self) -> str:
+        """The name of its metadata directory or file."""
+        return self.path.rpartition("/")[2]
+
+    @property
     def is_egg(self) -> bool:
         """Whether it has the metadata of setuptools' old ways, which list no files."""
         return not self.path.endswith(".dist-info")
@@ -95,17 +100,16 @@ def listing(site: str, without: Collection[str] = ()) -> list[Dist]:
         entries = os.listdir(site)
     except OSError:
         return []
-    names = tuple(sorted(entry for entry in entries if entry.endswith(_METADATA) and entry not in without))
+    names = tuple([entry for entry in entries if entry.endswith(_METADATA) and entry not in without])
     # all is in the names, and a change lists the same directories several times
-    if all(entry.endswith(".dist-info") for entry in names):
-        return list(_listed(site, names))
-    return list(_listed.__wrapped__(site, names))
+    eggs = [entry for entry in names if not entry.endswith(".dist-info")]
+    return list(_listed.__wrapped__(site, names) if eggs else _listed(site, names))
 
 
 @functools.lru_cache(maxsize=16)
 def _listed(site: str, names: tuple[str, ...]) -> tuple[Dist, ...]:
     out: dict[str, Dist] = {}
-    for entry in names:
+    for entry in sorted(names):
         dist = from_entry(site, entry)
         # a leftover of an interrupted tool may stand beside the real one: dist-info beats egg-info
         if dist is not None and (dist.name not in out or (out[dist.name].is_egg and not dist.is_egg)):

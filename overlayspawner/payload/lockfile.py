@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from overlayspawner.payload import files, revisions
+from overlayspawner.payload import files, revisions, snapshot
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, overlay_dists
@@ -130,8 +130,9 @@ def _collect(ctx: Context, overlay: Overlay, env: Env, origins: Mapping[str, Map
             (name, item) for name, item in other.packages.items() if item.sources and not item.direct
         )
     unknown = []
+    stamps = {name: item["record"] for name, item in (snapshot.read(env) or {}).items()}
     for name, dist in overlay_dists(env).items():
-        compiled, direct = _facts(dist)
+        compiled, direct = _facts(dist, stamps.get(name) or snapshot.stamp(dist))
         last = own.packages.get(name)
         if (
             last is not None
@@ -176,19 +177,17 @@ def _ask(ctx: Context, items: list[Locked]) -> None:
         item.sources = clean(found.get(item.name) or {})
 
 
-_read: dict[str, tuple[tuple[int, int], bool, Optional[dict[str, Any]]]] = {}
+_read: dict[str, tuple[list[int], bool, Optional[dict[str, Any]]]] = {}
 
 
-def _facts(dist: Dist) -> tuple[bool, Optional[dict[str, Any]]]:
-    """Whether it was compiled here, and its source; read once for as long as its metadata stays."""
-    try:
-        info = os.stat(dist.path)
-        mark = (info.st_ino, info.st_mtime_ns)
-    except OSError:
-        return compiled_here(dist), _direct(dist)
+def _facts(dist: Dist, stamp: list[int]) -> tuple[bool, Optional[dict[str, Any]]]:
+    """Whether it was compiled here, and its source; read once for as long as its RECORD stays.
+
+    The change that is being recorded has compared the snapshot with what is there: no need to do so again.
+    """
     found = _read.get(dist.path)
-    if found is None or found[0] != mark:
-        found = _read[dist.path] = (mark, compiled_here(dist), _direct(dist))
+    if found is None or found[0] != stamp or not any(stamp):
+        found = _read[dist.path] = (stamp, compiled_here(dist), _direct(dist))
     return found[1], found[2]
 
 

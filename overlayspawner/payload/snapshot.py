@@ -56,7 +56,7 @@ def take(env: Env, known: Optional[Snapshot] = None, *, only: Optional[Collectio
         else:
             out[dist.name] = {
                 "version": dist.version,
-                "entry": os.path.basename(dist.path),
+                "entry": dist.entry,
                 "record": mark,
                 "files": _samples(dist),
             }
@@ -110,7 +110,7 @@ def write(env: Env, content: Snapshot, *, adopted: Optional[str] = None) -> None
     if _load(env) == data:
         return
     file = path(env)
-    files.write_atomic(file, json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n")
+    files.write_atomic(file, _text(data))
     with contextlib.suppress(OSError):
         _known[file] = (_identity(os.stat(file)), data)
 
@@ -123,6 +123,25 @@ def read(env: Env) -> Optional[Snapshot]:
 def last_adoption(env: Env) -> str:
     """Return the name of the last adoption that was finished, or ``""``."""
     return _adopted(_load(env))
+
+
+def _text(data: dict[str, Any]) -> str:
+    """Return a snapshot's JSON; what is the same object as last time is not turned into text again."""
+    global _texts
+    texts = {}
+    for name, item in sorted(data["dists"].items()):
+        told = _texts.get(name)
+        texts[name] = told if told is not None and told[0] is item else (item, _json(item))
+    _texts = texts
+    dists = ",".join([f"{_json(name)}:{text}" for name, (_, text) in texts.items()])
+    return f'{{"adopted":{_json(data["adopted"])},"dists":{{{dists}}},"schema":{data["schema"]}}}\n'
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+_texts: dict[str, tuple[dict[str, Any], str]] = {}
 
 
 _known: dict[str, tuple[tuple[int, ...], Any]] = {}
@@ -176,11 +195,19 @@ def differs(env: Env, known: Optional[Snapshot]) -> bool:
     found = listing(env.site_packages)
     if len(found) != len(expected):
         return True
-    for dist in found:
-        old = expected.get(dist.name)
-        if old is None or not _same(old, dist, stamp(dist)):
-            return True
-    return False
+    # relative to the directory: a path from the root takes twice as long to look up
+    folder = -1
+    with contextlib.suppress(OSError):
+        folder = os.open(env.site_packages, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for dist in found:
+            old = expected.get(dist.name)
+            if old is None or not _same(old, dist, stamp(dist, folder)):
+                return True
+        return False
+    finally:
+        if folder >= 0:
+            os.close(folder)
 
 
 def fingerprint(env: Env) -> tuple[object, ...]:
@@ -192,8 +219,20 @@ def fingerprint(env: Env) -> tuple[object, ...]:
     return (*names, *((dist.name, *stamp(dist)) for dist in listing(env.site_packages)))
 
 
-def stamp(dist: Dist) -> list[int]:
-    """Return inode, modification time (ns) and size of a distribution's list of files; zeros without one."""
+def stamp(dist: Dist, folder: int = -1) -> list[int]:
+    """Return inode, modification time (ns) and size of a distribution's list of files; zeros without one.
+
+    Parameters
+    ----------
+    folder:
+        A descriptor of the directory that holds it; -1 where there is none.
+    """
+    if folder >= 0 and not dist.is_egg:
+        try:
+            info = os.stat(f"{dist.entry}/RECORD", dir_fd=folder)
+            return [info.st_ino, info.st_mtime_ns, info.st_size]
+        except OSError:
+            pass
     for name in ("RECORD", "installed-files.txt", "PKG-INFO", ""):
         try:
             info = os.stat(f"{dist.path}/{name}" if name else dist.path)
@@ -220,7 +259,7 @@ def gone(env: Env, item: dict[str, Any]) -> bool:
 
 
 def _same(old: dict[str, Any], dist: Dist, mark: list[int]) -> bool:
-    return old["entry"] == os.path.basename(dist.path) and old["record"] == mark
+    return old["entry"] == dist.entry and old["record"] == mark
 
 
 def _samples(dist: Dist) -> list[str]:
