@@ -27,7 +27,7 @@ demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, 
 	@exec $(BIN)/python examples/demo/run.py
 
 .PHONY: test
-test: lint env env-hub5 engine images proxy chromium ## everything: lint, and all tests with JupyterHub 6 and 5
+test: lint env env-hub5 engine images proxy chromium btrfs ## everything: lint, and all tests with JupyterHub 6 and 5
 	@status=0; \
 	if [ -n "$(HUB_TESTS)" ]; then \
 	  echo "== what depends on the hub, with JupyterHub 5 =="; \
@@ -76,6 +76,10 @@ proxy: ## npm's configurable-http-proxy
 .PHONY: chromium
 chromium: ## a browser for the tests of the pages
 	@scripts/tools.sh chromium
+
+.PHONY: btrfs
+btrfs: ## a file system with quotas for the tests of storage (as root)
+	@scripts/tools.sh btrfs
 
 .PHONY: bench
 bench: env engine images proxy ## measure (BENCH=spawn, change or bootstrap, of benchmarks/)

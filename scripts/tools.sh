@@ -3,6 +3,7 @@
 #
 #   scripts/tools.sh proxy       npm's configurable-http-proxy, in .cache/node
 #   scripts/tools.sh chromium    a browser for the tests of the pages
+#   scripts/tools.sh btrfs       a file system with quotas, for root: who else can't mount one
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -41,10 +42,15 @@ chromium() {
     apt_install chromium
 }
 
-[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|chromium ..."
+btrfs() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    command -v mkfs.btrfs >/dev/null 2>&1 || apt_install btrfs-progs
+}
+
+[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|chromium|btrfs ..."
 for tool in "$@"; do
     case $tool in
-    proxy | chromium) "$tool" ;;
-    *) fail "there is no tool '$tool' here: proxy, chromium" ;;
+    proxy | chromium | btrfs) "$tool" ;;
+    *) fail "there is no tool '$tool' here: proxy, chromium, btrfs" ;;
     esac
 done

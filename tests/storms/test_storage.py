@@ -237,7 +237,6 @@ def test_read_only_in_the_middle(boxes: Boxes, disks: Any, step: int) -> None:
     assert seen["packages"] == {**expected, "pkg2": "1.0"}
 
 
-@pytest.mark.skipif(shutil.which("mkfs.btrfs") is None, reason="needs btrfs-progs: quotas for real")
 def test_over_quota(boxes: Boxes, disks: Any) -> None:
     """EDQUOT rather than ENOSPC: the disk has room, the user does not.
 
