@@ -481,3 +481,14 @@ def test_the_lines_of_other_versions_of_uv_only_tell_less(
     with pytest.raises(OverlayError) as e:
         plan(quick, install=["tinymark"])
     assert e.value.code == "no-matching-version"
+
+
+def test_what_uv_says_to_itself_is_not_passed_on(quick: Context) -> None:
+    told: list[str] = []
+    apply(quick, "install", install=["tinyleaf>=2"])
+    made = plan(quick, install=["tinyleaf==1.0"], on_event=lambda event: told.append(event["message"]))
+    assert made["new"]
+    # the version that is there does not fit, of which uv tells in several lines
+    text = "\n".join(told)
+    assert "Would install" in text
+    assert "Installed" not in text and "Requested" not in text and quick.spec.index_url not in text, text

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from overlayspawner.payload.installer.uv import Uv
 
 _DEBUG = ("DEBUG ", "TRACE ", "INFO ", "WARN ")
+_MORE = re.compile(r"^\s*(?:Installed|Requested): [A-Z]")
+"""Further lines of a debug message: uv's own data, with the index's address in it."""
+_SAID = re.compile(r"^(?:Resolved|Would|Using|Audited|Checked|warning:|error:| [+~-] )")
+"""Lines that are meant for people."""
 _COMES = re.compile(r"^ [+~] ([A-Za-z0-9._-]+)==(\S+?)(?: \(from (.+)\))?$")
 _COMES_BY_URL = re.compile(r"^ [+~] ([A-Za-z0-9._-]+) @ (\S+)$")
 _EDGE = re.compile(
@@ -54,6 +58,8 @@ class _Log:
 
     def line(self, line: str) -> None:
         """Read one."""
+        if _MORE.match(line):
+            return
         if not line.startswith(_DEBUG):
             self.lines.append(line)
             match = _COMES.match(line)
@@ -64,7 +70,7 @@ class _Log:
                 # one that is not in the cache yet; URLs are those of wheels only
                 file = unquote(urlsplit(match[2]).path.rpartition("/")[2])
                 self.comes[normalise(match[1])] = (file.split("-")[1] if "-" in file else "", match[2])
-            if self._on_line is not None:
+            if self._on_line is not None and _SAID.match(line):
                 self._on_line(line)
             return
         match = _CHOSEN.match(line)
