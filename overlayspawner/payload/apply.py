@@ -31,7 +31,6 @@ from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
 from overlayspawner.payload.resolving import WHOLE, Resolving
-from overlayspawner.payload.sentences import sentences
 from overlayspawner.payload.splits import splits
 from overlayspawner.payload.stage import Stage, Staged, incomplete, name_of_url
 
@@ -237,9 +236,7 @@ class Job(Resolving):
         unneeded += [n for n in dict.fromkeys(taken_back) if n in overlay and n not in {*named, *unneeded}]
         unneeded = [n for n in unneeded if n not in staged.dists]
         plan = self._plan(staged, overlay, base, remaining, named, unneeded)
-        plan["blocked"] = gate.blocked(self.ctx, staged.dists) if staged.dists else []
         self.report(plan)
-        plan["sentences"] = sentences(plan)
         return staged, [*named, *unneeded], add, plan
 
     # -- what other changes do differently --------------------------------------------------------------
@@ -262,6 +259,14 @@ class Job(Resolving):
 
     def report(self, plan: dict[str, Any]) -> None:
         """Called with the plan, to add to it."""
+
+    def sizes(self, staged: Staged) -> dict[str, Optional[int]]:
+        """Return the bytes of what comes, by name."""
+        return {name: details(dist).size for name, dist in staged.dists.items()}
+
+    def builds(self, staged: Staged) -> list[dict[str, Any]]:
+        """Return what has to be built: nothing, once all is in the stage."""
+        return []
 
     def _realise(self, after: Requirements) -> None:
         """Note that the env holds what the lines ask for, where no commit does so."""
@@ -308,7 +313,7 @@ class Job(Resolving):
         named: list[str],
         unneeded: list[str],
     ) -> dict[str, Any]:
-        sizes = {name: details(dist).size for name, dist in staged.dists.items()}
+        sizes = self.sizes(staged)
 
         def visible(name: str) -> Optional[Dist]:
             return staged.dists.get(name) or overlay.get(name) or base.get(name)
@@ -338,6 +343,8 @@ class Job(Resolving):
             unneeded=unneeded,
             splits=splits(staged.dists, {n: d for n, d in overlay.items() if n not in going}, base),
             breaks=breaks(staged.dists, overlay, base, going),
+            builds=self.builds(staged),
+            blocked=gate.blocked(self.ctx, staged.dists) if staged.dists else (),
         )
 
     def _commit(

@@ -14,6 +14,7 @@ from typing import Any
 
 from overlayspawner.payload import cli_changes, cli_context, cli_output, cli_plan
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.sentences import amount
 
 USAGE_CODES = ("bad-request", "bad-requirement", "option-not-allowed", "unknown-action")
 """Errors that are mistakes in the command: exit code 2."""
@@ -119,8 +120,8 @@ def _status(options: argparse.Namespace) -> int:
         ("mode", str(data["mode"])),
         ("next start", "safe: without the overlay" if data["next_start"] == "safe" else ""),
         ("base", f"Python {data['base']['python']}, {data['base']['key']}"),
-        ("packages", "" if size is None else cli_output.size(size)),
-        ("free space", "" if free is None else cli_output.size(free)),
+        ("packages", "" if size is None else amount(size)),
+        ("free space", "" if free is None else amount(free)),
     ]
     if data["base"]["changed"]:
         rows.append(("image", "its packages have changed since the last change of the overlay"))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.sentences import amount
 
 
 def as_json(data: object) -> None:
@@ -32,11 +31,6 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows with their columns below each other."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
     lines(["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows])
-
-
-def size(number: int) -> str:
-    """Return a number of bytes as people read it."""
-    return amount(number)
 
 
 def progress(quiet: bool) -> Callable[[dict[str, Any]], None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from overlayspawner.payload import cli_context, cli_output
 from overlayspawner.payload.cli_changes import interruptible
+from overlayspawner.payload.sentences import amount
 
 
 def add(verb: Any) -> None:
@@ -44,7 +45,7 @@ def _plan(options: argparse.Namespace) -> int:
     rows = []
     for item in found["new"]:
         old = replaced.get(item["name"])
-        size = cli_output.size(item["size"]) if item["size"] else ""
+        size = amount(item["size"]) if item["size"] else ""
         rows.append(("+", item["name"], item["version"], f"instead of {old}" if old else "", size))
     rows += [("-", item["name"], item["version"], "", "") for item in found["removes"]]
     cli_output.table(rows)

@@ -15,6 +15,7 @@ from typing import Any
 
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.once import Once
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.probe import Base
 from overlayspawner.payload.requirements import Requirements, normalise, packaging, parse
@@ -201,48 +202,47 @@ def _headers(path: str) -> list[tuple[str, str]]:
     return out
 
 
-_details: dict[str, tuple[tuple[int, int], Details]] = {}
+_abouts: Once[tuple[str, list[str]]] = Once()
+_details: Once[Details] = Once()
 
 
 def details(dist: Dist) -> Details:
     """Return what the metadata of a distribution says; read once for as long as it does not change."""
-    try:
-        info = os.stat(dist.path)
-    except OSError:
+    mark = _mark(dist)
+    if mark is None:
         return Details()
-    mark = (info.st_ino, info.st_mtime_ns)
-    known = _details.get(dist.path)
-    if known is not None and known[0] == mark:
-        return known[1]
-    out = Details()
-    for key, value in _headers(dist.metadata_file()):
-        if key == "summary":
-            out.summary = value
-        elif key == "requires-dist":
-            out.requires.append(value)
-    if dist.is_egg:
-        out.requires.extend(_egg_requires(dist))
-    out.size = sum(size for _, size in record(dist))
-    _details[dist.path] = (mark, out)
-    return out
 
+    def read() -> Details:
+        summary, lines = _about(dist, mark)
+        return Details(summary, lines, sum(size for _, size in record(dist)))
 
-_requires: dict[str, tuple[tuple[int, int], list[str]]] = {}
+    return _details.get(dist.path, mark, read)
 
 
 def requires(dist: Dist) -> list[str]:
     """Return the ``Requires-Dist`` lines alone: RECORD, which is long, is not opened for them."""
+    mark = _mark(dist)
+    return [] if mark is None else _about(dist, mark)[1]
+
+
+def _mark(dist: Dist) -> tuple[int, int] | None:
+    """Return what changes with the names in a metadata directory; ``None`` without one."""
     try:
         info = os.stat(dist.path)
     except OSError:
-        return []
-    mark = (info.st_ino, info.st_mtime_ns)
-    known = _requires.get(dist.path)
-    if known is None or known[0] != mark:
-        out = [value for key, value in _headers(dist.metadata_file()) if key == "requires-dist"]
-        known = (mark, out + (_egg_requires(dist) if dist.is_egg else []))
-        _requires[dist.path] = known
-    return known[1]
+        return None
+    return info.st_ino, info.st_mtime_ns
+
+
+def _about(dist: Dist, mark: tuple[int, int]) -> tuple[str, list[str]]:
+    """Return its summary, and its ``Requires-Dist`` lines."""
+
+    def read() -> tuple[str, list[str]]:
+        headers = _headers(dist.metadata_file())
+        lines = [value for key, value in headers if key == "requires-dist"]
+        return dict(headers).get("summary", ""), lines + (_egg_requires(dist) if dist.is_egg else [])
+
+    return _abouts.get(dist.path, mark, read)
 
 
 def _egg_requires(dist: Dist) -> list[str]:
@@ -328,7 +328,7 @@ def needs(
         dist = find(name)
         if dist is None:
             continue
-        for text in details(dist).requires:
+        for text in requires(dist):
             found = _requirement(library, text, extras)
             if found is None:
                 continue

@@ -17,6 +17,7 @@ from overlayspawner.payload.fitting import HINT
 from overlayspawner.payload.policy import Blocked, Policy
 from overlayspawner.payload.requirements import Requirement, parse
 from overlayspawner.payload.sentences import amount
+from overlayspawner.payload.sources import applies
 from overlayspawner.payload.stage import Stage, name_of_url
 from overlayspawner.payload.wishes import admits
 
@@ -61,7 +62,7 @@ def refused(
             continue
         pinned = _PINNED.match(requirement.specifier)
         item = policy.refusal(name, pinned[1] if pinned else "")
-        if item is not None and _applies(requirement):
+        if item is not None and applies(requirement):
             out.append((requirement, policy.sentence(item)))
     return out
 
@@ -302,9 +303,3 @@ def _needed_by(name: str, staged: Mapping[str, Dist]) -> str:
         if other != name and name in needs([(other, ())], {other: dist}.get):
             return other
     return ""
-
-
-def _applies(requirement: Requirement) -> bool:
-    from overlayspawner.payload.sources import applies
-
-    return applies(requirement)

@@ -20,6 +20,7 @@ from overlayspawner.payload import files, revisions, snapshot
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, overlay_dists
+from overlayspawner.payload.once import Once
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.pylock import Lock, Locked, clean, dumps, read, remember
 
@@ -177,7 +178,7 @@ def _ask(ctx: Context, items: list[Locked]) -> None:
         item.sources = clean(found.get(item.name) or {})
 
 
-_read: dict[str, tuple[list[int], bool, Optional[dict[str, Any]]]] = {}
+_read: Once[tuple[bool, Optional[dict[str, Any]]]] = Once()
 
 
 def _facts(dist: Dist, stamp: list[int]) -> tuple[bool, Optional[dict[str, Any]]]:
@@ -185,10 +186,9 @@ def _facts(dist: Dist, stamp: list[int]) -> tuple[bool, Optional[dict[str, Any]]
 
     The change that is being recorded has compared the snapshot with what is there: no need to do so again.
     """
-    found = _read.get(dist.path)
-    if found is None or found[0] != stamp or not any(stamp):
-        found = _read[dist.path] = (stamp, compiled_here(dist), _direct(dist))
-    return found[1], found[2]
+    if not any(stamp):
+        return compiled_here(dist), _direct(dist)
+    return _read.get(dist.path, stamp, lambda: (compiled_here(dist), _direct(dist)))
 
 
 def compiled_here(dist: Dist) -> bool:

@@ -70,6 +70,7 @@ def build(
     splits: Iterable[dict[str, Any]] = (),
     breaks: Iterable[dict[str, Any]] = (),
     builds: Iterable[dict[str, Any]] = (),
+    blocked: Iterable[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return a plan.
 
@@ -91,6 +92,8 @@ def build(
         What would miss something; see :mod:`overlayspawner.payload.breaks`.
     builds:
         What has to be built.
+    blocked:
+        What the hub's rules refuse.
     """
     asked = set(requested)
     local = user_site or {}
@@ -102,7 +105,9 @@ def build(
         for where, there in (("base", base), ("user-site", local)):
             if name in there:
                 shadows.append({"name": name, "version": item.version, "hidden": there[name], "where": where})
-    sizes = [item.size for item in new.values()]
+    builds = list(builds)
+    # of what has no version not even that is known
+    sizes = [*(item.size for item in new.values()), *(0 if b["version"] else None for b in builds)]
     out: dict[str, Any] = {
         "new": [
             {
@@ -122,7 +127,7 @@ def build(
         "shadows": shadows,
         "breaks": list(breaks),
         "splits": list(splits),
-        "builds": list(builds),
+        "builds": builds,
         "removes": [
             {
                 "name": name,
@@ -138,7 +143,7 @@ def build(
             overlay[name].size or 0 for name in {*replaced, *(name for name, _ in removed)} if name in overlay
         ),
         "needs_restart": bool(replaced or removed or shadows),
-        "blocked": [],
+        "blocked": list(blocked),
     }
     out["sentences"] = sentences(out)
     return out

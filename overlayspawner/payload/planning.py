@@ -23,13 +23,13 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, overlay_dists
 from overlayspawner.payload.events import Events, OnEvent
-from overlayspawner.payload.installer import choose
+from overlayspawner.payload.installer import Installer
 from overlayspawner.payload.installer.preview import Planned, draw
 from overlayspawner.payload.lease import PATIENCE, storage_error
 from overlayspawner.payload.mark import Mark, Since
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements, parse
-from overlayspawner.payload.stage import Stage, name_of_url
+from overlayspawner.payload.stage import Stage, Staged, name_of_url
 
 ATTEMPTS = 3
 """How often it is looked, where the overlay changes meanwhile."""
@@ -71,7 +71,6 @@ def plan(
     wanted = parsed(install, uninstall, upgrade)
     if not any(wanted.values()):
         raise OverlayError("bad-request", "There is nothing to plan.", "Name at least one package.")
-    job: Optional[Planning] = None
     for _ in range(ATTEMPTS):
         job = Planning(ctx, action, **wanted, events=Events(on_event, cancel))
         seen = job.wait()
@@ -136,30 +135,11 @@ class Planning(Job):
         with _scratch(self.ctx) as folder, Stage(self.env, scratch=folder) as stage:
             return self.decide(stage, at)[3]
 
-    def resolve(
-        self,
-        stage: Stage,
-        lines: Sequence[str],
-        visible: list[Dist],
-        *,
-        constraints: Sequence[str] = (),
-        **how: Any,
-    ) -> None:
-        """Draw what the installer would leave; see :meth:`Resolving.resolve`."""
-        installer = choose(self.ctx)
-        self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
+    def use(self, installer: Installer, lines: list[str], stage: Stage, **how: Any) -> None:
+        """Draw what the installer would leave."""
         self._unseen = []
-        todo = [line for line in map(self._seen(visible), dict.fromkeys(lines)) if line]
-        planned = installer.preview(
-            self.ctx,
-            todo,
-            stage,
-            visible=visible,
-            upgrade=self.upgrade,
-            constraints=[*self.ctx.spec.constraints, *constraints],
-            on_line=self.events.line,
-            cancel=self.events.cancel,
-        )
+        todo = [line for line in map(self._seen(how["visible"]), lines) if line]
+        planned = installer.preview(self.ctx, todo, stage, **how)
         draw(stage, planned)
         self._planned = {item.name: item for item in planned}
 
@@ -190,16 +170,18 @@ class Planning(Job):
         new = entry.text in {r.text for r in self.install}
         return not new and (entry.editable or dist.read("direct_url.json") is not None)
 
-    def _plan(self, *rest: Any) -> dict[str, Any]:
-        out = super()._plan(*rest)
-        for item in out["new"]:
-            item["size"] = self._planned[item["name"]].size
-            if self._planned[item["name"]].build:
-                out["builds"].append({"name": item["name"], "version": item["version"]})
-        sizes = [item["size"] for item in out["new"]]
-        out["builds"] += [{"name": e.name or redact(e.url), "version": None} for e in self._unseen]
-        out["bytes"] = None if None in sizes or self._unseen else sum(sizes)
-        return out
+    def sizes(self, staged: Staged) -> dict[str, Optional[int]]:
+        """Return the bytes to download of each."""
+        return {name: self._planned[name].size for name in staged.dists}
+
+    def builds(self, staged: Staged) -> list[dict[str, Any]]:
+        """Return what has to be built; where a URL has to be, there is no version."""
+        out = [
+            {"name": name, "version": dist.version}
+            for name, dist in sorted(staged.dists.items())
+            if self._planned[name].build
+        ]
+        return out + [{"name": entry.name or redact(entry.url), "version": None} for entry in self._unseen]
 
 
 @contextlib.contextmanager

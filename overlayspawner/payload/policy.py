@@ -16,6 +16,7 @@ from typing import Any, Optional
 
 from overlayspawner.payload.contract import OverlayError, split_rule
 from overlayspawner.payload.requirements import packaging
+from overlayspawner.payload.sentences import refusal
 
 Blocked = dict[str, str]
 """``{name, version, rule}``: what is refused, and the rule of *deny* that does so. ``rule`` is empty where
@@ -130,14 +131,7 @@ class Policy:
         needed_by:
             What asks for it, where the user did not.
         """
-        what = f"{item['name']} {item['version']}".rstrip()
-        if needed_by:
-            what += f", which {needed_by} needs,"
-        if item["rule"]:
-            return f"{what} is refused by the rule {item['rule']} of this hub."
-        others = [rule.text for rule in self.allow if rule.names(item["name"])]
-        only = f" (only {', '.join(others)})" if others else ""
-        return f"{what} is not among the packages that this hub allows{only}."
+        return refusal(item, needed_by, [rule.text for rule in self.allow if rule.names(item["name"])])
 
 
 def _rules(setting: str, texts: Sequence[str]) -> list[Rule]:

@@ -6,7 +6,6 @@ No credentials pass through here in either direction: URLs lose their user, quer
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.once import Once, identity
 from overlayspawner.payload.requirements import normalise
 
 SOURCES = ("wheels", "sdist", "archive", "vcs", "directory")
@@ -144,30 +144,16 @@ def read(file: str) -> Lock:
         See :func:`loads`; ``damaged-file`` also when it is no lock.
     """
     with open(file, encoding="utf-8", errors="replace") as f:
-        stamp = _stamp(f.fileno())
-        known = _known.get(file)
-        if known is not None and known[0] == stamp:
-            return known[1].copy()
-        data = loads(f.read(_LARGEST))
-    out = _parse(data)
-    _known[file] = (stamp, out.copy())
-    return out
+        found = _known.get(file, identity(f.fileno()), lambda: _parse(loads(f.read(_LARGEST))))
+    return found.copy()
 
 
-_known: dict[str, tuple[tuple[int, ...], Lock]] = {}
-
-
-def _stamp(target: int | str) -> tuple[int, ...]:
-    info = os.stat(target)
-    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
+_known: Once[Lock] = Once()
 
 
 def remember(file: str, lock: Lock) -> None:
     """Keep what was just written to a file, so that the next :func:`read` need not parse it."""
-    try:
-        _known[file] = (_stamp(file), lock.copy())
-    except OSError:
-        _known.pop(file, None)
+    _known.put(file, lock.copy())
 
 
 def _parse(data: dict[str, Any]) -> Lock:

@@ -9,7 +9,7 @@ from overlayspawner.payload import gate
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import Dist, listing, user_site
 from overlayspawner.payload.events import Events
-from overlayspawner.payload.installer import choose
+from overlayspawner.payload.installer import Installer, choose
 from overlayspawner.payload.mark import Mark
 from overlayspawner.payload.procs import redact
 from overlayspawner.payload.requirements import Requirement, Requirements
@@ -128,8 +128,7 @@ class Resolving:
             # of a change would go into that.
             self.resolve(stage, [r.text for r in self.install], list({**base, **overlay}.values()))
             staged = self.staged(stage)
-            # pip knows no stubs: it shows by what it brings that something has to go
-            if not staged.removed and not any(name in overlay or name in base for name in staged.dists):
+            if staged.dists.keys().isdisjoint([*base, *overlay]):
                 return staged
             stage.clear()
         given_up = self._given_up()
@@ -167,8 +166,8 @@ class Resolving:
         """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`."""
         installer = choose(self.ctx)
         self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
-        installer.stage(
-            self.ctx,
+        self.use(
+            installer,
             list(dict.fromkeys(lines)),
             stage,
             visible=visible,
@@ -178,6 +177,10 @@ class Resolving:
             cancel=self.events.cancel,
             **how,
         )
+
+    def use(self, installer: Installer, lines: list[str], stage: Stage, **how: Any) -> None:
+        """Have an installer do its work."""
+        installer.stage(self.ctx, lines, stage, **how)
 
     def staged(self, stage: Stage) -> Staged:
         """Return what the installer left, with scripts that start the env's Python."""

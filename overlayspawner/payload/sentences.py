@@ -5,7 +5,7 @@ Only what needs a decision, or comes as a surprise, is said; what is merely new 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNITS = ("bytes", "kB", "MB")
@@ -19,7 +19,7 @@ def sentences(plan: Mapping[str, Any]) -> list[str]:
     plan:
         See :mod:`overlayspawner.payload.plan`.
     """
-    out = [_refusal(item) for item in plan["blocked"]]
+    out = [refusal(item) for item in plan["blocked"]]
     out += [_shadow(item) for item in plan["shadows"]]
     out += [_break(item) for item in plan["breaks"]]
     out += [str(item["message"]) for item in plan["splits"]]
@@ -41,6 +41,25 @@ def sentences(plan: Mapping[str, Any]) -> list[str]:
     return out
 
 
+def refusal(item: Mapping[str, Any], needed_by: str = "", only: Sequence[str] = ()) -> str:
+    """Say why something is refused.
+
+    Parameters
+    ----------
+    item:
+        ``{name, version, rule}``, see :mod:`overlayspawner.payload.policy`.
+    needed_by:
+        What asks for it, where the user did not.
+    only:
+        The rules that let in other versions of it.
+    """
+    what = _called(item) + (f", which {needed_by} needs," if needed_by else "")
+    if item["rule"]:
+        return f"{what} is refused by the rule {item['rule']} of this hub."
+    other = f" (only {', '.join(only)})" if only else ""
+    return f"{what} is not among the packages that this hub allows{other}."
+
+
 def amount(number: int) -> str:
     """Return a number of bytes as people read it."""
     value = float(number)
@@ -53,12 +72,6 @@ def amount(number: int) -> str:
 
 def _called(item: Mapping[str, Any]) -> str:
     return f"{item['name']} {item['version'] or ''}".rstrip()
-
-
-def _refusal(item: Mapping[str, Any]) -> str:
-    if item["rule"]:
-        return f"{_called(item)} is refused by the rule {item['rule']} of this hub."
-    return f"{_called(item)} is not among the packages that this hub allows."
 
 
 def _shadow(item: Mapping[str, Any]) -> str:

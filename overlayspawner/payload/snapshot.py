@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from overlayspawner.payload import files
 from overlayspawner.payload.dists import Dist, listing, record
+from overlayspawner.payload.once import Once, identity
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.requirements import normalise
 
@@ -111,8 +112,7 @@ def write(env: Env, content: Snapshot, *, adopted: Optional[str] = None) -> None
         return
     file = path(env)
     files.write_atomic(file, _text(data))
-    with contextlib.suppress(OSError):
-        _known[file] = (_identity(os.stat(file)), data)
+    _known.put(file, data)
 
 
 def read(env: Env) -> Optional[Snapshot]:
@@ -142,27 +142,18 @@ def _json(value: object) -> str:
 
 
 _texts: dict[str, tuple[dict[str, Any], str]] = {}
+"""The entries of the snapshot that was written last, with their JSON."""
 
-
-_known: dict[str, tuple[tuple[int, ...], Any]] = {}
-"""What files said when they were last read or written, with their identity. Nobody changes these."""
+_known: Once[Any] = Once()
 
 
 def _load(env: Env) -> Any:
     file = path(env)
     try:
         with open(file, encoding="utf-8") as f:
-            identity = _identity(os.fstat(f.fileno()))
-            known = _known.get(file)
-            if known is None or known[0] != identity:
-                known = _known[file] = (identity, json.load(f))
+            return _known.get(file, identity(f.fileno()), lambda: json.load(f))
     except (OSError, ValueError, RecursionError):
         return None
-    return known[1]
-
-
-def _identity(info: os.stat_result) -> tuple[int, ...]:
-    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size
 
 
 def _content(data: Any) -> Optional[Snapshot]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist
-from overlayspawner.payload.installer import OnLine
-from overlayspawner.payload.installer.preview import ROUNDS, Planned, StandIns, source_file
-from overlayspawner.payload.procs import Cancel
+from overlayspawner.payload.installer.preview import ROUNDS, Planned, StandIns, source_file, too_many
 from overlayspawner.payload.requirements import normalise, packaging
 from overlayspawner.payload.stage import Stage
 
@@ -36,9 +34,7 @@ def preview(
     *,
     visible: Sequence[Dist],
     upgrade: Sequence[str] = (),
-    constraints: Sequence[str] = (),
-    on_line: Optional[OnLine] = None,
-    cancel: Optional[Cancel] = None,
+    **how: Any,
 ) -> list[Planned]:
     """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
     stand_ins = StandIns(os.path.join(stage.path, "stand-ins"))
@@ -50,16 +46,7 @@ def preview(
             more["PIP_FIND_LINKS"] = stand_ins.folder
         try:
             items = pip.report(
-                ctx,
-                requirements,
-                stage,
-                visible=visible,
-                upgrade=upgrade,
-                constraints=constraints,
-                build=False,
-                more=more,
-                on_line=on_line,
-                cancel=cancel,
+                ctx, requirements, stage, visible=visible, upgrade=upgrade, build=False, more=more, **how
             )
         except OverlayError as e:
             names = {normalise(name) for name in _MISSING.findall(e.log)}
@@ -72,12 +59,7 @@ def preview(
         newer = {item for item in _sources(log, ctx.base.version) if _newer(item, there)}
         if not stand_ins.add(newer):
             return [_planned(item, stand_ins) for item in items]
-    raise OverlayError(
-        "no-matching-version",
-        "Too many packages come as source code only to tell what would happen. Nothing was changed.",
-        "Name versions that have wheels.",
-        status=409,
-    )
+    raise too_many()
 
 
 def _planned(item: dict[str, Any], stand_ins: StandIns) -> Planned:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from overlayspawner.payload import files
+from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.requirements import normalise
 from overlayspawner.payload.stage import Stage
 
@@ -26,6 +27,16 @@ ROUNDS = 10
 
 _VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.!+_]*$")
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+
+
+def too_many() -> OverlayError:
+    """Return the error that ends the attempts."""
+    return OverlayError(
+        "no-matching-version",
+        "Too many packages come as source code only to tell what would happen. Nothing was changed.",
+        "Name versions that have wheels.",
+        status=409,
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
-from overlayspawner.payload.installer.preview import ROUNDS, Planned, StandIns, source_file
+from overlayspawner.payload.installer.preview import ROUNDS, Planned, StandIns, source_file, too_many
 from overlayspawner.payload.procs import TAIL_LINES, Cancel, Result, run
 from overlayspawner.payload.requirements import normalise, parse
 from overlayspawner.payload.stage import Stage
@@ -144,12 +144,7 @@ def preview(
             lines = [f"{name}=={version}" for name, version in pins.items()]
             told.update(_files(uv, ctx, stage, lines, offline=True, cancel=cancel))
             return _result(log, told, stand_ins)
-    raise OverlayError(
-        "no-matching-version",
-        "Too many packages come as source code only to tell what would happen. Nothing was changed.",
-        "Name versions that have wheels.",
-        status=409,
-    )
+    raise too_many()
 
 
 def _result(log: _Log, told: dict[str, dict[str, Any]], stand_ins: StandIns) -> list[Planned]:
