@@ -29,14 +29,18 @@ demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, 
 .PHONY: test
 test: lint env env-hub5 engine images proxy chromium btrfs ## everything: lint, and all tests with JupyterHub 6 and 5
 	@status=0; \
+	run() { echo "== $$1 =="; shift; "$$@" || status=$$?; }; \
+	beside="-n 2 --dist worksteal"; \
 	if [ -n "$(HUB_TESTS)" ]; then \
-	  echo "== what depends on the hub, with JupyterHub 5 =="; \
-	  $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) $(PYTEST_ARGS) || status=$$?; \
+	  run "what depends on the hub, with JupyterHub 5: two at a time" \
+	    $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) $$beside -m "not ($(ONE_BY_ONE))" $(PYTEST_ARGS); \
+	  run "what depends on the hub, with JupyterHub 5: one by one" \
+	    $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
 	fi; \
-	echo "== two at a time, with the newest JupyterHub =="; \
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not ($(ONE_BY_ONE))" $(PYTEST_ARGS) || status=$$?; \
-	echo "== one by one: hubs, engine and browser, with the newest JupyterHub =="; \
-	$(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS) || status=$$?; \
+	run "two at a time, with the newest JupyterHub" \
+	  $(BIN)/python -m pytest $$beside -m "not ($(ONE_BY_ONE))" $(PYTEST_ARGS); \
+	run "one by one: engine and browser, with the newest JupyterHub" \
+	  $(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
 	exit $$status
 
 .PHONY: test-quick

@@ -11,7 +11,7 @@ from tests.support.hub import RunningHub
 from tests.support.images import image
 from tests.support.index import LocalIndex
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 HOME = "/home/jovyan"
 

@@ -18,7 +18,7 @@ c.Spawner.http_timeout = 600
 c.Spawner.start_timeout = 600
 c.Spawner.consecutive_failure_limit = 3
 """
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.engine, pytest.mark.beside, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(scope="module")

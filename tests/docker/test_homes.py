@@ -18,7 +18,7 @@ from tests.support.client import Server
 from tests.support.hub import RunningHub
 from tests.support.images import image
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 HOME = "/home/jovyan"
 SITE = ".local/lib/python3.11/site-packages"

@@ -11,7 +11,7 @@ from tests.support.client import Server
 from tests.support.hub import RunningHub
 from tests.support.images import image
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 
 class Case:

@@ -12,7 +12,7 @@ import requests
 from tests.support.client import Server
 from tests.support.hub import RunningHub, xsrf
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 OVERLAY = "/home/jovyan/.overlay"
 JOBS = "overlay/v1/jobs"

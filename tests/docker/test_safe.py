@@ -15,7 +15,7 @@ from tests.support.hub import RunningHub, SpawnFailed, xsrf
 from tests.support.images import image
 from tests.support.index import LocalIndex
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.engine, pytest.mark.beside, pytest.mark.timeout(240)]
 
 # A form and a function of the administrator's: they go on working, and never see what is ours.
 CONFIG = """

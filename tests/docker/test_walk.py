@@ -8,7 +8,7 @@ from tests.docker.conftest import HOMES
 from tests.support.hub import RunningHub, xsrf
 from tests.support.images import image
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 
 @pytest.mark.parametrize("kind", ["stacks", "venv"])

@@ -179,7 +179,7 @@ def test_what_cannot_be_had_is_listed_and_the_rest_installed(here: Context, othe
         "tinyright": "conflict",
         "nosuchpackage": "no-such-package",
         "tinyrefuse": "build-failed",
-    }
+    }, result["plan"]["failed"]
     assert all(
         item["reason"] and "Nothing was changed" not in item["reason"] for item in result["plan"]["failed"]
     )
