@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import re
 import selectors
@@ -163,7 +164,10 @@ def run(
                         break
                     reader.feed(chunk)
                 elif process.poll() is not None:
-                    break  # it ended; a grandchild that kept the pipe open is of no interest
+                    # It ended; a grandchild that keeps the pipe open is of no interest. Its last words may
+                    # have come since we looked.
+                    reader.feed(_rest(fd))
+                    break
         if not (cancelled or timed_out):
             while process.poll() is None:
                 try:
@@ -219,6 +223,18 @@ def foreground(argv: Sequence[str], env: Mapping[str, str], *, keep_open: Sequen
         for number, handler in before.items():
             signal.signal(number, handler)
     return rc if rc >= 0 else 128 - rc
+
+
+def _rest(fd: int) -> bytes:
+    """Return what a pipe holds, without waiting for more."""
+    out = b""
+    with contextlib.suppress(BlockingIOError):
+        while len(out) < 16 * 65_536:
+            chunk = os.read(fd, 65_536)
+            if not chunk:
+                break
+            out += chunk
+    return out
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import sys
 import threading
 import time
@@ -51,6 +52,21 @@ def test_the_tail_is_bounded() -> None:
 def test_exit_codes_and_signals_are_told() -> None:
     assert run([sys.executable, "-c", "raise SystemExit(3)"]).rc == 3
     assert run([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]).rc == -9
+
+
+def test_last_words_that_come_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(selectors.DefaultSelector):
+        """Sees nothing, and the program ends before anything else happens: a busy machine does that."""
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            time.sleep(0.5)
+            return []
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Slow)
+    result = run(
+        [sys.executable, "-I", "-S", "-c", "print('first'); print('why it failed'); raise SystemExit(2)"]
+    )
+    assert (result.rc, result.tail) == (2, "first\nwhy it failed")
 
 
 def test_a_missing_program_is_an_oserror() -> None:
