@@ -55,14 +55,19 @@ def make_base(
     directory: Path, wheels: Iterable[Path] = (), *, interpreter: str = sys.executable, pip: bool = True
 ) -> Base:
     """Make a venv, with pip or without, that serves as an image's Python; return its description."""
-    python = directory / "bin" / "python"
     options = [] if pip else ["--without-pip"]
     subprocess.run([interpreter, "-m", "venv", *options, str(directory)], check=True)
-    out = subprocess.run([str(python), "-I", "-c", _PROBE], check=True, capture_output=True, text=True)
-    base = Base.from_dict(json.loads(out.stdout))
+    base = describe(directory)
     for wheel in wheels:
         put(Path(base.site_dirs[-1]), wheel)
     return base
+
+
+def describe(venv: Path) -> Base:
+    """Return the description of a venv that serves as an image's Python."""
+    python = venv / "bin" / "python"
+    out = subprocess.run([str(python), "-I", "-c", _PROBE], check=True, capture_output=True, text=True)
+    return Base.from_dict(json.loads(out.stdout))
 
 
 @pytest.fixture(scope="session")
