@@ -276,7 +276,8 @@ HINTS = {
         "image's."
     ),
     "installer-missing": (
-        "Install `overlayspawner[uv]` in the hub's environment, or use an image with pip 22.2 or later."
+        "Install `overlayspawner[uv]` in the hub's environment, or use an image with pip 22.2 or later. The "
+        "message says why uv could not be fetched (`overlay_fetch_uv`)."
     ),
     "installer-failed": "Read `log`: it has the last lines of uv or pip.",
     "timeout": "Try again. If it goes on, the storage behind the home does not answer.",

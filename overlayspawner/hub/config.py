@@ -79,6 +79,7 @@ class Settings:
     lifetime: str = "persistent"
     requirements: list[str] = field(default_factory=list)
     installer: str = "auto"
+    fetch_uv: bool = True
     index_url: str = ""
     extra_index_urls: list[str] = field(default_factory=list)
     constraints: list[str] = field(default_factory=list)
@@ -150,6 +151,10 @@ def _checked(key: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _bad(key, value, "a number of bytes")
         return int(value)
+    if key == "fetch_uv":
+        if not isinstance(value, bool):
+            raise _bad(key, value, "True or False")
+        return value
     if key == "start_deadline":
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _bad(key, value, "a number of seconds")
@@ -215,6 +220,7 @@ def build_spec(
         lifetime=settings.lifetime,
         requirements=settings.requirements,
         installer=settings.installer,
+        fetch_uv=settings.fetch_uv,
         index_url=settings.index_url,
         extra_index_urls=settings.extra_index_urls,
         constraints=settings.constraints,

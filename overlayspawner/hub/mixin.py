@@ -106,7 +106,17 @@ class OverlaySpawnerMixin(HasTraits):
         CaselessStrEnum(config.INSTALLERS, "auto"),
         """
         What installs: ``uv``, ``pip``, or ``auto`` (uv where there is one). uv comes from the hub's
-        environment (``pip install overlayspawner[uv]``) when it fits the image, else from the image.
+        environment (``pip install overlayspawner[uv]``) when it fits the image, else from the image; else it
+        is fetched once (``overlay_fetch_uv``).
+        """,
+    )
+
+    overlay_fetch_uv = _setting(
+        Bool(True),
+        """
+        Whether uv is fetched from the package index where neither the hub nor the image has one that runs:
+        once, by the first change, with the pip that is there. It is kept in the user's storage (40 MB in
+        ``.overlay/.cache/bin``) for all overlays; a rule of ``overlay_deny`` that means ``uv`` forbids it.
         """,
     )
 

@@ -227,6 +227,8 @@ class Spec:
         The administrator's requirements; kept apart from the user's and merged when resolving.
     installer:
         ``auto``, ``uv`` or ``pip``.
+    fetch_uv:
+        Whether a change may fetch uv into the user's storage where neither hub nor image has one.
     index_url, extra_index_urls, constraints, allow, deny, max_size:
         Where packages come from and which may: ``allow`` and ``deny`` hold rules such as ``torch<2`` or
         ``jupyter*``; ``max_size`` in bytes, 0 for no limit.
@@ -261,6 +263,7 @@ class Spec:
         lifetime: str = "persistent",
         requirements: list[str] | None = None,
         installer: str = "auto",
+        fetch_uv: bool = True,
         index_url: str = "",
         extra_index_urls: list[str] | None = None,
         constraints: list[str] | None = None,
@@ -284,6 +287,7 @@ class Spec:
         self.lifetime = lifetime
         self.requirements = requirements or []
         self.installer = installer
+        self.fetch_uv = fetch_uv
         self.index_url = index_url
         self.extra_index_urls = extra_index_urls or []
         self.constraints = constraints or []

@@ -90,6 +90,8 @@ def plan(
 class Planning(Job):
     """One look at what a change would do."""
 
+    fetches = False
+
     _planned: dict[str, Planned]
     _unseen: list[Requirement]
 

@@ -35,6 +35,9 @@ class Resolving:
         What else the revision records.
     """
 
+    fetches = True
+    """Whether an installer may be fetched that is faster than the one that is there."""
+
     def __init__(
         self,
         ctx: Context,
@@ -164,7 +167,7 @@ class Resolving:
         **how: Any,
     ) -> None:
         """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`."""
-        installer = choose(self.ctx)
+        installer = choose(self.ctx, self.events if self.fetches else None)
         self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
         self.use(
             installer,

@@ -65,6 +65,7 @@ def test_what_is_set_arrives() -> None:
         ("user_site", "yes"),
         ("requirements", 5),
         ("requirements", ["a", 1]),
+        ("fetch_uv", "no"),
         ("max_size", -1),
         ("max_size", "big"),
         ("max_size", True),

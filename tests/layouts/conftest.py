@@ -201,12 +201,18 @@ class Yard:
         self.engine.run_in(volume, "/v", image(layout.image), f"chown {owner} /v")
         return volume
 
-    def start(self, layout: Layout, home: str = "", *, variable: bool = True, **spec: Any) -> Box:
+    def start(
+        self, layout: Layout, home: str = "", *, variable: bool = True, uv: bool = True, **spec: Any
+    ) -> Box:
         """Start a container of a layout on a home (a volume), and wait until its command runs.
 
-        ``variable=False`` leaves out the variable ``HOME`` that a layout with a user of its own needs.
+        ``variable=False`` leaves out the variable ``HOME`` that a layout with a user of its own needs,
+        ``uv=False`` the hub's uv.
         """
         tag = image(layout.image)
+        delivered = self._delivered(tag)
+        if not uv:
+            delivered = {name: mount for name, mount in delivered.items() if mount["bind"] != UV_DIR}
         mounts = [{"path": layout.home, "ro": False}] if home else []
         made = Spec(mounts=mounts, **{"index_url": self.index.container_url, **spec})
         container = self.engine.client.containers.run(
@@ -221,7 +227,7 @@ class Yard:
                 "PIP_TRUSTED_HOST": self.index.container_host,
                 **({"HOME": layout.home} if layout.user and variable else {}),
             },
-            volumes={**self._delivered(tag), **({home: {"bind": layout.home, "mode": "rw"}} if home else {})},
+            volumes={**delivered, **({home: {"bind": layout.home, "mode": "rw"}} if home else {})},
         )
         for line in container.logs(stream=True, follow=True):
             if line.startswith(b"started"):

@@ -80,6 +80,7 @@ def examine(context: Context, *, say: Optional[Say] = None) -> list[Check]:
         surroundings.user_site,
         surroundings.pip_settings,
         surroundings.python_path,
+        surroundings.fetched_uv,
         frame.writer,
     ):
         checks.append(look(seen, overlay, env))
@@ -164,6 +165,7 @@ def fix(context: Context, *, say: Optional[Say] = None) -> list[str]:
             done += content.mend_bytecode(walk)
             done += content.mend_links(env, walk)
             done += surroundings.mend_shared(overlay, env)
+            done += surroundings.mend_fetched_uv(context)
         except OSError as e:
             raise lease.storage_error(e) from e
     done += _tried(lambda: _mend_packages(context, overlay, env, tell))

@@ -142,6 +142,26 @@ def mend_shared(overlay: Overlay, env: Env) -> list[str]:
     return [f"Other users may no longer write into {some(bad)}."] if bad else []
 
 
+def fetched_uv(context: Context, overlay: Overlay, env: Env) -> Check:
+    """Whether a uv that was fetched is still what it was."""
+    from overlayspawner.payload.installer import fetch
+
+    bad = fetch.damaged(context)
+    if bad:
+        return check("uv", False, f"The uv that was fetched is damaged, and is not used: {some(bad)}.", FIX)
+    return check("uv", True, "No uv was fetched, or it is as it was.")
+
+
+def mend_fetched_uv(context: Context) -> list[str]:
+    """Remove a damaged one: the next change fetches it again."""
+    from overlayspawner.payload.installer import fetch
+
+    bad = fetch.damaged(context)
+    for path in bad:
+        files.remove_tree(path)
+    return [f"Removed a damaged uv: {some(bad)}. The next change fetches it again."] if bad else []
+
+
 def clock(env: Env, walk: Walk) -> Check:
     """Whether files come from the future."""
     ahead = walk.newest - time.time()

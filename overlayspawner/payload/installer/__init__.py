@@ -16,6 +16,7 @@ from overlayspawner.payload.procs import Cancel
 from overlayspawner.payload.stage import Stage
 
 if TYPE_CHECKING:
+    from overlayspawner.payload.events import Events
     from overlayspawner.payload.installer.preview import Planned
 
 OnLine = Callable[[str], None]
@@ -103,19 +104,29 @@ class Installer(Protocol):
         ...
 
 
-def choose(ctx: Context) -> Installer:
+def choose(ctx: Context, events: Optional[Events] = None) -> Installer:
     """Return the installer to use: what the spec says; for ``auto`` uv where it runs, else pip.
+
+    Parameters
+    ----------
+    events:
+        Of a change that is going to install: it may fetch uv where there is none. Left out, nothing is
+        fetched.
 
     Raises
     ------
     OverlayError
         ``installer-missing``.
     """
-    from overlayspawner.payload.installer import pip, uv
+    from overlayspawner.payload.installer import fetch, pip, uv
 
     wanted = ctx.spec.installer
+    why = ""
     if wanted in ("auto", "uv"):
-        found = uv.find(ctx)
+        found = uv.find(ctx) or fetch.find(ctx)
+        if found is None and events is not None:
+            found, why = fetch.fetch(ctx, events)
+            events.check_cancel()
         if found is not None:
             return found
     if wanted in ("auto", "pip"):
@@ -125,5 +136,8 @@ def choose(ctx: Context) -> Installer:
     missing = {"uv": "uv was not found", "pip": f"no pip {pip.OLDEST_TEXT} or later was found"}
     what = missing.get(wanted) or " and ".join(missing.values())
     raise OverlayError(
-        "installer-missing", f"In this image {what}.", "Ask the administrator to provide uv.", status=501
+        "installer-missing",
+        f"In this image {what}." + (f" uv could not be fetched: {why}." if why else ""),
+        "Ask the administrator to provide uv.",
+        status=501,
     )

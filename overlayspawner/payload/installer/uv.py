@@ -222,33 +222,36 @@ def find(ctx: Context) -> Optional[Uv]:
         candidates.append(os.path.join(ctx.env.bin, "uv"))
     candidates.append(os.path.join(os.path.dirname(ctx.base.executable), "uv"))
     for path in dict.fromkeys(candidates):
-        version = _version(path) if path else None
+        version = version_of(path) if path else None
         if version is not None:
             return Uv(path, version)
     return None
 
 
-def _version(path: str) -> Optional[str]:
-    """Ask a uv for its version; ``None`` when it is missing, does not run here or is too old."""
+def version_of(path: str) -> Optional[str]:
+    """Return a uv's version; ``None`` when it is missing, does not run here or is too old. Asked once."""
     try:
         info = os.stat(path)
     except OSError:
         return None
     key = (path, info.st_ino, info.st_mtime_ns)
     if key not in _versions:
-        found = None
-        try:
-            # another libc or architecture shows itself only when it is run
-            result = run([path, "--version"], env=clean_env(), timeout=20)
-        except OSError:
-            words, rc = [], 1
-        else:
-            words, rc = result.tail.split(), result.rc
-        if rc == 0 and len(words) >= 2 and words[0] == "uv" and _numbers(words[1]) >= OLDEST:
-            found = words[1]
-        _versions[key] = found  # not before it is known: other threads look here too
+        _versions[key] = ask_version(path)  # not before it is known: other threads look here too
     return _versions[key]
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def ask_version(path: str) -> Optional[str]:
+    """Ask a uv for its version; ``None`` when it does not run here or is too old."""
+    try:
+        # another libc or architecture shows itself only when it is run
+        result = run([path, "--version"], env=clean_env(), timeout=20)
+    except OSError:
+        return None
+    words = result.tail.split()
+    fits = result.rc == 0 and len(words) >= 2 and words[0] == "uv" and numbers(words[1]) >= OLDEST
+    return words[1] if fits else None
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return a version's numbers, to compare it with others."""
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("+")[0].split("."))
