@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from overlayspawner.payload import cli_context, cli_output
@@ -27,10 +27,27 @@ def add(verb: Any) -> None:
     """
     install = verb("install", _install, "install packages")
     install.add_argument(
-        "requirements", nargs="*", metavar="REQUIREMENT", help="as for pip: name, name>=2, URL"
+        "requirements",
+        nargs="*",
+        metavar="REQUIREMENT",
+        help="as for pip: name, name>=2, URL, wheel, directory of a project",
+    )
+    lists: dict[str, Any] = {"action": "append", "default": []}
+    install.add_argument(
+        "-r",
+        "--requirement",
+        metavar="FILE",
+        help="requirements.txt, pyproject.toml, pylock.toml, uv.lock or environment.yml",
+        **lists,
     )
     install.add_argument(
-        "-r", "--requirement", action="append", default=[], metavar="FILE", help="requirements, one a line"
+        "-c", "--constraint", metavar="FILE", help="limits of versions, for this change", **lists
+    )
+    install.add_argument(
+        "-e", "--editable", metavar="PATH", help="a project that is used from where it lies", **lists
+    )
+    install.add_argument(
+        "--group", metavar="[PATH:]NAME", help="a dependency group of pyproject.toml", **lists
     )
     uninstall = verb("uninstall", _uninstall, "remove packages and what only they needed")
     uninstall.add_argument("names", nargs="+", metavar="NAME")
@@ -73,36 +90,21 @@ def _number(text: str) -> int:
 
 
 def _install(options: argparse.Namespace) -> int:
-    from overlayspawner.payload import requirements
+    from overlayspawner.payload import given
 
-    wanted = list(options.requirements)
-    for path in options.requirement:
-        wanted += _read_file(path)
-    if not wanted:
+    wanted = given.read(
+        options.requirements,
+        files=options.requirement,
+        constraints=options.constraint,
+        editables=options.editable,
+        groups=options.group,
+        home=os.path.expanduser("~"),
+    )
+    if not wanted.requirements:
         raise OverlayError(
             "bad-request", "Nothing to install was named.", "For example: overlay install humanize"
         )
-    for text in wanted:
-        requirements.parse(text)
-    return _run(options, "install", {"install": wanted})
-
-
-def _read_file(path: str) -> list[str]:
-    """Return the requirements of a file; one with options in it is refused as a whole.
-
-    Raises
-    ------
-    OverlayError
-        ``bad-request`` when it can't be read, ``bad-requirement`` for a line that is no requirement.
-    """
-    from overlayspawner.payload.requirements import Requirements, parse
-
-    if not os.path.isfile(path):
-        raise OverlayError("bad-request", f"There is no file {path}.")
-    found = Requirements.read(path)
-    for line in found.ignored():
-        parse(line)
-    return [entry.text for entry in found.entries()]
+    return _run(options, "install", {"install": wanted.requirements}, wanted.constraints)
 
 
 def _uninstall(options: argparse.Namespace) -> int:
@@ -203,12 +205,15 @@ def interruptible() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _run(options: argparse.Namespace, action: str, request: dict[str, Any]) -> int:
+def _run(
+    options: argparse.Namespace, action: str, request: dict[str, Any], constraints: Sequence[str] = ()
+) -> int:
     from overlayspawner.payload import actions
 
     context = cli_context.find(
         options.runtime, create=action not in ("reset", "undo"), missing=action == "reset"
     ).for_changes()
+    context.spec.constraints = [*context.spec.constraints, *constraints]
     show = cli_output.progress(options.json)
     notes: list[str] = []
 

@@ -182,7 +182,8 @@ def _pins(ctx: Context, what: sources.Source) -> list[str]:
     """Return constraints to the versions that are there, for what neither the overlay nor the image has."""
     _, env = ctx.require()
     given = {*overlay_dists(env), *base_dists(ctx)}
-    return [f"{name}=={version}" for name, version in sorted(what.versions.items()) if name not in given]
+    pins = [f"{name}=={version}" for name, version in sorted(what.versions.items()) if name not in given]
+    return [*what.constraints, *pins]
 
 
 class _Import(Job):

@@ -1,4 +1,4 @@
-"""Files that name what somebody wants: requirements, ``pyproject.toml``, ``pylock.toml``, conda's YAML.
+"""Files that name what somebody wants: requirements, ``pyproject.toml``, locks, conda's YAML.
 
 Only reads. What can't be taken along is named with the reason.
 """
@@ -10,10 +10,15 @@ import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.procs import redact
 from overlayspawner.payload.requirements import Requirement, normalise, parse
+from overlayspawner.payload.uvlock import UvLock
+from overlayspawner.payload.uvlock import source as origin
+
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*==\s*([^\s*,;]+)\s*(?:;|$)")
 
 MAX_FILE = 4_000_000
 """Bytes of a file of requirements that are read at most."""
@@ -41,6 +46,10 @@ class Source:
         ``{requirement, reason, hint}`` for each thing that is not taken along.
     explicit:
         The lines were written by hand, and their versions are meant.
+    constraints:
+        Lines that restrict versions without asking for anything.
+    hashes:
+        ``name==version --hash=sha256:…``: which files the file's author had.
     """
 
     title: str
@@ -48,6 +57,8 @@ class Source:
     versions: dict[str, str] = field(default_factory=dict)
     left_out: list[dict[str, str]] = field(default_factory=list)
     explicit: bool = False
+    constraints: list[str] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
     _more: int = 0
 
     def leave_out(self, requirement: str, reason: str, hint: str = "") -> None:
@@ -78,7 +89,7 @@ def read_file(path: str, groups: list[str], home: str) -> Source:
     Parameters
     ----------
     groups:
-        Dependency groups and extras of a ``pyproject.toml``, normalised.
+        Dependency groups and extras of a ``pyproject.toml`` or a ``uv.lock``, normalised.
     home:
         What ``~`` stands for.
 
@@ -93,6 +104,8 @@ def read_file(path: str, groups: list[str], home: str) -> Source:
         _conda_yaml(source, _text(path))
     elif name.startswith("pylock.") and name.endswith(".toml"):
         _pylock(source, _toml(path))
+    elif name == "uv.lock":
+        _uv_lock(source, UvLock(_toml(path), path), groups)
     elif name.endswith(".toml"):
         _pyproject(source, _toml(path), groups)
     else:
@@ -124,6 +137,7 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
         if not line:
             continue
         included = re.match(r"^(?:-r|--requirement)[ =]*(.+)$", line)
+        limiting = re.match(r"^(?:-c|--constraint)[ =]*(.+)$", line)
         editable = re.match(r"^(?:-e|--editable)[ =]+(.+)$", line)
         if included:
             target = os.path.join(os.path.dirname(path), included[1].strip())
@@ -133,10 +147,16 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
                 source.leave_out(line, f"There is no file {target}.")
             else:
                 _requirements(source, target, home, depth + 1, seen)
+        elif limiting:
+            target = os.path.join(os.path.dirname(path), limiting[1].strip())
+            if os.path.isfile(target):
+                source.constraints += read_constraints(target)
+            else:
+                source.leave_out(line, f"There is no file {target}.")
         elif editable:
             where = editable[1].strip()
             local = os.path.normpath(os.path.join(os.path.dirname(path), where))
-            name = _project_name(local)
+            name = project_name(local)
             if name:
                 want_editable(source, local, name, home)
             elif os.path.isdir(local):
@@ -154,11 +174,39 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
             if line.startswith(("./", "../")):
                 # relative to the file, as what is used from where it lies
                 line = os.path.normpath(os.path.join(os.path.dirname(path), line))
-            # hashes belong to one file of one version; the overlay's own lock has them
-            source.want(re.sub(r"\s+--(?:hash|config-settings|global-option)[= ]\S+", "", line))
+            # hashes belong to one file of one version: they are no part of what is asked for
+            bare = re.sub(r"\s+--(?:hash|config-settings|global-option)[= ]\S+", "", line)
+            source.want(bare)
+            pinned = _PINNED.match(bare)
+            if pinned:
+                _hash(source, pinned[1], pinned[2], re.findall(r"--hash[= ]sha256:(\S+)", line))
 
 
-def _project_name(folder: str) -> str:
+def read_constraints(path: str) -> list[str]:
+    """Return the lines of a file of constraints; options in it mean nothing.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request`` when it can't be read, ``bad-requirement`` for a line that is no requirement.
+    """
+    out = []
+    for raw in re.sub(r"\\\r?\n", " ", _text(path)).splitlines():
+        line = re.sub(r"(^|\s+)#.*$", "", raw).strip()
+        if line and not line.startswith("-"):
+            out.append(parse(re.sub(r"\s+--hash[= ]\S+", "", line)).text)
+    return out
+
+
+def _hash(source: Source, name: str, version: str, digests: list[str]) -> None:
+    """Note the files of a version; where one has no SHA-256, any will do."""
+    if digests and all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests):
+        source.hashes.append(
+            f"{normalise(name)}=={version}" + "".join(f" --hash=sha256:{digest}" for digest in digests)
+        )
+
+
+def project_name(folder: str) -> str:
     """Return the name of a project's directory; ``""`` where it does not say or there is none."""
     try:
         name = table(_toml(os.path.join(folder, "pyproject.toml")), "project").get("name")
@@ -217,6 +265,21 @@ def _pyproject(source: Source, data: dict[str, Any], groups: list[str]) -> None:
         )
 
 
+def group_of(path: str, group: str) -> list[str]:
+    """Return the lines of one dependency group of a ``pyproject.toml``.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request`` when there is none of that name.
+    """
+    known = {normalise(k): v for k, v in table(_toml(path), "dependency-groups").items()}
+    if group not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise OverlayError("bad-request", f"There is no group {group!r} in {path}; there is {names}.")
+    return _group(known, group, ())
+
+
 def _group(known: dict[str, Any], group: str, above: tuple[str, ...]) -> list[str]:
     """Return the lines of a dependency group, with those that it includes (PEP 735)."""
     if group in above:
@@ -240,6 +303,49 @@ def _pylock(source: Source, data: dict[str, Any]) -> None:
             continue
         source.versions[normalise(item["name"])] = version
         source.want(f"{item['name']}=={version}" + (f" ; {marker}" if isinstance(marker, str) else ""))
+        files = [*_list(item.get("wheels")), item.get("sdist")]
+        found = [str(table(file, "hashes").get("sha256")) for file in files if isinstance(file, dict)]
+        _hash(source, item["name"], version, found)
+
+
+def _uv_lock(source: Source, lock: UvLock, groups: list[str]) -> None:
+    """Take the versions of a lock; the project itself is a matter of its own."""
+    known = lock.groups()
+    for group in groups:
+        if group not in known:
+            raise OverlayError(
+                "bad-request", f"There is no group {group!r}; there is {', '.join(sorted(known)) or 'none'}."
+            )
+    for item in lock.needed(groups):
+        name, version, where = normalise(item["name"]), item.get("version"), origin(item)
+        if isinstance(where.get("git"), str):
+            url, _, commit = where["git"].partition("#")
+            url = url.partition("?")[0]
+            source.want(f"{name} @ git+{url}@{commit}" if commit else f"{name} @ git+{url}")
+        elif isinstance(where.get("url"), str):
+            source.want(f"{name} @ {where['url']}")
+        elif isinstance(where.get("path"), str):
+            path = os.path.normpath(os.path.join(lock.folder, where["path"]))
+            source.want(f"{name} @ file://{quote(path)}")
+        elif "registry" in where and isinstance(version, str):
+            source.versions[name] = version
+            source.want(f"{name}=={version}")
+            files = [*_list(item.get("wheels")), item.get("sdist")]
+            found = [str(f.get("hash") or "").partition("sha256:")[2] for f in files if isinstance(f, dict)]
+            _hash(source, name, version, found)
+        else:
+            source.leave_out(
+                name, "It lies in a directory of its own.", "Install it with: overlay install -e PATH"
+            )
+    for item in lock.projects():
+        if "editable" in origin(item):
+            source.leave_out(
+                normalise(item["name"]),
+                "It is the project itself.",
+                "Install it with: overlay install -e PATH",
+            )
+    for group in sorted(known - set(groups)):
+        source.leave_out(f"group {group}", "Groups are taken along when they are named: uv.lock[NAME].")
 
 
 def _conda_yaml(source: Source, text: str) -> None:
@@ -275,8 +381,6 @@ def _conda_yaml(source: Source, text: str) -> None:
 
 def want_editable(source: Source, path: str, name: str, home: str) -> None:
     """Take a project along that is used from where it lies; a home may have another path later."""
-    from urllib.parse import quote
-
     url = quote(path)
     if path.startswith(home + os.sep):
         url = "${HOME}" + quote(path[len(home) :])
@@ -291,6 +395,4 @@ def table(data: dict[str, Any], key: str) -> dict[str, Any]:
 
 def local_path(url: str) -> str:
     """Return the path that a ``file:`` URL names, or ``""``."""
-    from urllib.parse import unquote, urlsplit
-
     return unquote(urlsplit(url).path) if url.startswith("file:") else ""

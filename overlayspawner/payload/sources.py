@@ -41,7 +41,7 @@ def read(text: str, *, user_site: str, home: str) -> Source:
     ----------
     text:
         ``user-site``, or the path of an environment, of a directory of packages or of a file. A
-        ``pyproject.toml`` may be followed by groups: ``pyproject.toml[dev,test]``.
+        ``pyproject.toml`` or ``uv.lock`` may be followed by groups: ``pyproject.toml[dev,test]``.
     user_site:
         The directory of packages in ``~/.local`` for the image's Python.
     home:
