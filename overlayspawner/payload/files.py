@@ -16,7 +16,15 @@ WRITTEN_BACK = 120
 """Seconds after which the kernel has written a file back: it begins after 30."""
 
 SINGLY = 200
-"""How many files and directories are flushed one by one."""
+"""How many files and directories are flushed one by one, at most."""
+
+FEW = 8
+"""How many are flushed one by one where flushing all of the file system is quick."""
+
+LITTLE = 64_000_000
+"""Bytes that wait on this machine to be written, up to which that is quick."""
+
+MEMINFO = "/proc/meminfo"
 
 _fault = os.environ.get("OVERLAYSPAWNER_FAULT", "")
 _mark, _, _fault = _fault.rpartition("@")
@@ -167,8 +175,9 @@ def sync_tree(path: str, paths: Iterable[str]) -> None:
     """Make files that others wrote durable, with the directories between them and ``path``.
 
     Files that were written minutes ago (an installer's cache linked them here) are left alone: the kernel has
-    written them back. To flush a file that is clean costs as much as one that is not, so that from some
-    number on the whole file system is flushed, once.
+    written them back. To flush a file that is clean costs as much as one that is not, because the disk is
+    told each time: so the whole file system is flushed, once, where they are many, or where little else waits
+    to be written (on ext4, 180 small files and directories one by one 135-800 ms, together 12-80 ms).
 
     Parameters
     ----------
@@ -198,7 +207,8 @@ def sync_tree(path: str, paths: Iterable[str]) -> None:
         while folder not in folders:
             folders.add(folder)
             folder = os.path.dirname(folder)
-    if len(todo) + len(folders) > SINGLY and _sync_all(path):
+    count = len(todo) + len(folders)
+    if (count > SINGLY or (count > FEW and _dirty() <= LITTLE)) and _sync_all(path):
         return
     # writing back is started for all of them first, so that the disk is waited for once rather than each time
     for how in (_start_writing, os.fsync):
@@ -213,6 +223,19 @@ def sync_tree(path: str, paths: Iterable[str]) -> None:
                 os.close(fd)
     for folder in sorted(folders, reverse=True):
         fsync_dir(os.path.join(path, folder))
+
+
+def _dirty() -> int:
+    """Return the bytes on this machine that wait to be written; many where that can't be told."""
+    total = 0
+    try:
+        with open(MEMINFO, "rb") as f:
+            for line in f:
+                if line.startswith((b"Dirty:", b"Writeback:")):
+                    total += int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return LITTLE + 1
+    return total
 
 
 def _sync_all(path: str) -> bool:

@@ -145,6 +145,9 @@ def parse(text: object, *, trusted: bool = False) -> Requirement:
         raise OverlayError(
             "option-not-allowed", f"{shown} holds a line break or another control character.", _HINT
         )
+    if not trusted and any("\ud800" <= c <= "\udfff" for c in text):
+        # half a character, which can't be written into any file
+        raise OverlayError("bad-requirement", f"{shown} is not text.", _HINT)
     line = text.strip()
     if not line:
         raise OverlayError("bad-requirement", "A requirement is empty.", _HINT)
@@ -277,8 +280,12 @@ def _check_url(url: str, trusted: bool) -> None:
     try:
         parts = urlsplit(url)
         user = parts.netloc.rpartition("@")[0]
+        parts.port  # noqa: B018  # raises where it is none
     except ValueError:
         raise OverlayError("bad-requirement", f"{_shown(url)} is not a URL.", _HINT) from None
+    if "+" in parts.scheme and (parts.netloc.startswith("-") or "@-" in parts.netloc + parts.path):
+        # a host or a revision that Git or Mercurial would take for one of their options
+        raise OverlayError("option-not-allowed", f"{_shown(url)} holds an option.", _HINT)
     if not parts.netloc and parts.scheme != "file":
         raise OverlayError("bad-requirement", f"{_shown(url)} names no server.", _HINT)
     secret = _VARIABLE.sub("", user).strip(":")

@@ -62,7 +62,9 @@ def write(overlay: Overlay, data: dict[str, Any]) -> dict[str, Any]:
     number = next_id(overlay)
     while True:
         full = {"schema": SCHEMA, "id": number, **data}
-        if files.write_new(path(overlay, number), json.dumps(full, indent=1) + "\n"):
+        # a line for each field: indented throughout, 10,000 files would take a tenth of a second
+        lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in full.items()]
+        if files.write_new(path(overlay, number), "{\n" + ",\n".join(lines) + "\n}\n"):
             files.fsync_dir(overlay.revisions)
             return full
         number += 1

@@ -186,7 +186,7 @@ class Stage:
                 f"The installer took away {', '.join(sorted(lost))} and put nothing in its place.",
                 status=500,
             )
-        out.tree = self._tree("", out, stubs)
+        out.tree = self._tree("", out, stubs, os.path.relpath(self.site, self.prefix))
         return out
 
     def take_back(self, dist: Dist) -> None:
@@ -198,9 +198,8 @@ class Stage:
                 files.remove_tree(full)
         files.remove_tree(dist.path)
 
-    def _tree(self, rel: str, out: Staged, stubs: set[str]) -> Tree:
+    def _tree(self, rel: str, out: Staged, stubs: set[str], site: str) -> Tree:
         tree: Tree = {}
-        site = os.path.relpath(self.site, self.prefix)
         with os.scandir(os.path.join(self.prefix, rel) if rel else self.prefix) as entries:
             for entry in entries:
                 path = f"{rel}/{entry.name}" if rel else entry.name
@@ -213,7 +212,7 @@ class Stage:
                 elif rel == site and entry.name in stubs:
                     continue
                 elif entry.is_dir(follow_symlinks=False):
-                    below = self._tree(path, out, stubs)
+                    below = self._tree(path, out, stubs, site)
                     if below:
                         tree[entry.name] = below
                 else:

@@ -74,9 +74,23 @@ def test_remove_tree_does_not_follow_links(tmp_path: Path) -> None:
     assert (outside / "precious").exists()
 
 
-@pytest.mark.parametrize("singly", [0, 100])
+@pytest.mark.parametrize(
+    ("singly", "few", "waiting", "one_by_one"),
+    [
+        (100, 100, 0, True),
+        (0, 100, 1 << 40, False),
+        (100, 0, 1_000_000, False),
+        (100, 0, 1 << 40, True),
+        (100, 0, None, True),
+    ],
+)
 def test_trees_are_flushed_one_by_one_or_at_once(
-    singly: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    singly: int,
+    few: int,
+    waiting: int | None,
+    one_by_one: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "new").write_text("new")
@@ -92,8 +106,13 @@ def test_trees_are_flushed_one_by_one_or_at_once(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(files, "SINGLY", singly)
+    monkeypatch.setattr(files, "FEW", few)
+    assert 0 < files._dirty() < 1 << 40
+    monkeypatch.setattr(files, "MEMINFO", str(tmp_path.parent / f"meminfo-{tmp_path.name}"))
+    if waiting is not None:
+        Path(files.MEMINFO).write_text(f"MemFree: 1 kB\nDirty: {waiting // 1024} kB\nWriteback: 4 kB\n")
     files.sync_tree(str(tmp_path), ["deep/new", "deep/old", "link", "missing"])
-    assert sorted(flushed) == ([".", "deep", "deep/new"] if singly else [])
+    assert sorted(flushed) == ([".", "deep", "deep/new"] if one_by_one else [])
     # where that can't be done for the whole file system
     monkeypatch.setattr(files, "_sync_all", lambda path: False)
     flushed.clear()

@@ -39,6 +39,9 @@ OPTIONS = [
     "humanize\u2028-r x",
     "humanize ; python_version>'3' --config-settings=x",
     "humanize\n",
+    "humanize @ git+ssh://-oProxyCommand=x/y",
+    "git+https://example.org/r@--upload-pack=x",
+    "hg+https://example.org/r@--config=x",
 ]
 
 MISTAKES = [
@@ -63,6 +66,10 @@ MISTAKES = [
     "https://user:secret@example.org/humanize-1.0-py3-none-any.whl",
     "humanize @ https://token@example.org/humanize-1.0.tar.gz",
     "https:///nowhere.whl",
+    "https://example.org:99999/humanize-1.0-py3-none-any.whl",
+    "humanize @ https://example.org:x/humanize-1.0.tar.gz",
+    "humanize @ https://example.org/\ud800.tar.gz",
+    "humanize @ https://example.org/\udc80.tar.gz",
     "x" * 3000,
 ]
 

@@ -183,6 +183,10 @@ def uv_env(ctx: Context, cache: str, environ: Mapping[str, str] | None = None) -
         for variable in ("HTTP_PROXY", "HTTPS_PROXY"):
             if variable not in env and variable.lower() not in env:
                 env[variable] = options["proxy"]
+    data = source.get("XDG_DATA_HOME") or os.path.join(ctx.home, ".local", "share")
+    if not os.path.isdir(os.path.join(data, "uv", "credentials")):
+        # it would make that folder only to lock it, also for a plan; where it is, `uv auth login` made it
+        env.setdefault("UV_CREDENTIALS_DIR", os.path.join(cache, "credentials"))
     env.update(
         NO_COLOR="1",
         UV_CACHE_DIR=cache,

@@ -8,6 +8,7 @@ from typing import Any
 from overlayspawner.payload import requirements
 from overlayspawner.payload.actions import FIELDS
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.procs import redact
 
 ACTIONS = tuple(FIELDS)
 LISTS = ("install", "uninstall", "upgrade")
@@ -35,12 +36,12 @@ def job(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if action not in ACTIONS:
         known = ", ".join(ACTIONS)
         raise OverlayError(
-            "unknown-action", f"There is no action {action[:40]!r}.", f"The actions are {known}."
+            "unknown-action", f"There is no action {shown(action)}.", f"The actions are {known}."
         )
     known_fields = {field for fields in FIELDS.values() for field in fields}
     for field in sorted(set(body) - {"action"}):
         if field not in known_fields:
-            raise OverlayError("bad-request", f"There is no field {field[:40]!r} in a request for a job.")
+            raise OverlayError("bad-request", f"There is no field {shown(field)} in a request for a job.")
         # an empty list says nothing, so that a form may send all three
         if field not in FIELDS[action] and not (field in LISTS and body[field] == []):
             raise OverlayError(
@@ -63,7 +64,7 @@ def plan(body: Mapping[str, Any]) -> dict[str, list[str]]:
         ``bad-request``, ``bad-requirement``, ``option-not-allowed``.
     """
     for field in sorted(set(body) - set(LISTS)):
-        raise OverlayError("bad-request", f"There is no field {field[:40]!r} in a request for a plan.")
+        raise OverlayError("bad-request", f"There is no field {shown(field)} in a request for a plan.")
     request = {field: _texts(body, field) for field in LISTS}
     if not any(request.values()):
         raise OverlayError("bad-request", "There is nothing to plan: name at least one package.")
@@ -82,6 +83,11 @@ def mode(body: Mapping[str, Any]) -> str:
     if set(body) != {"mode"} or body["mode"] not in MODES:
         raise OverlayError("bad-request", f"Send one field 'mode': {' or '.join(MODES)}.")
     return str(body["mode"])
+
+
+def shown(text: str) -> str:
+    """Return a text of the request as an answer may repeat it: short, without credentials."""
+    return repr(redact(text)[:40])
 
 
 def _check_texts(request: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.server.body import shown
 from overlayspawner.payload.server.jobs import FINISHED
 from overlayspawner.payload.server.service import Service
 
@@ -121,7 +122,7 @@ class OverlayHandler(APIHandler):
         # `token` is one way to authenticate, `_xsrf` the form of the XSRF check, `_` defeats caches
         extra = set(self.request.query_arguments) - {*names, "no_track_activity", "token", "_xsrf", "_"}
         if extra:
-            raise OverlayError("bad-request", f"There is no argument {min(extra)!r} here.")
+            raise OverlayError("bad-request", f"There is no argument {shown(min(extra))} here.")
 
     def reply(self, data: dict[str, Any], status: int = 200) -> None:
         """Answer with JSON."""
@@ -193,7 +194,7 @@ class PackagesHandler(OverlayHandler):
         self.only_arguments("scope")
         scope = self.get_query_argument("scope", "overlay")
         if scope not in SCOPES:
-            raise OverlayError("bad-request", f"The scope is one of {', '.join(SCOPES)}, not {scope[:40]!r}.")
+            raise OverlayError("bad-request", f"The scope is one of {', '.join(SCOPES)}, not {shown(scope)}.")
         self.reply({"packages": await self.off_loop(lambda: self.service.packages(scope))})
 
 
