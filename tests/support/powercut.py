@@ -198,6 +198,23 @@ class Recorder:
                 if step.flushed is None and rel in step.folders():
                     step.flushed = self.now
 
+    def sync_all(self, path: str) -> bool:
+        """Take all that was written until now as flushed (``syncfs``)."""
+        self.now += 1
+        for node in _files(self.live):
+            node.flushed.append(self.now)
+        for step in self.steps:
+            step.flushed = step.flushed or self.now
+        return True
+
+
+def _files(tree: Folder) -> Iterator[File]:
+    for node in tree.values():
+        if isinstance(node, File):
+            yield node
+        elif isinstance(node, Folder):
+            yield from _files(node)
+
 
 def _scan(path: str, like: Node | None = None) -> Folder:
     """Read a tree; files are shared with ``like``, so that both know the same objects."""
@@ -347,9 +364,11 @@ def _build(
 def record(root: str) -> Iterator[Recorder]:
     """Note what is written below a directory, through the one door."""
     recorder = Recorder(root)
-    real = files.os
+    real, sync_all = files.os, files._sync_all
     files.os = recorder  # type: ignore[assignment]
+    files._sync_all = recorder.sync_all
     try:
         yield recorder
     finally:
         files.os = real
+        files._sync_all = sync_all

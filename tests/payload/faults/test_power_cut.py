@@ -66,8 +66,11 @@ def give_inodes(root: str, inodes: dict[int, int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_power_cut(name: str, where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "at_once"), [*((name, False) for name in CASES), ("every kind of move", True)]
+)
+def test_power_cut(name: str, at_once: bool, where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are flushed one by one, or all at once where little else waits to be written."""
     before_acts, act = CASES[name]
     root = str(where / "run")
     trees.prepare(root)
@@ -75,6 +78,8 @@ def test_power_cut(name: str, where: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for earlier in before_acts:
         earlier(root)
     before = trees.look(root)
+    monkeypatch.setattr(files, "FEW", 0 if at_once else 1 << 30)
+    monkeypatch.setattr(files, "LITTLE", 1 << 60)
     recorder = recorded(root, act, monkeypatch)
     after = trees.look(root)
     assert before != after
