@@ -14,6 +14,7 @@ from overlayspawner.payload.contract import (
     LIFETIMES,
     OverlayError,
     Spec,
+    cutoff,
     split_rule,
 )
 
@@ -28,6 +29,7 @@ RESTORES = ("background", "before-start", "manual")
 USER_SITES = ("kernels", "server", "never")
 FORMS = ("auto", "always", "never")
 
+_PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 _CHOICES = {
@@ -38,7 +40,7 @@ _CHOICES = {
     "restore": RESTORES,
     "user_site": USER_SITES,
 }
-_LISTS = ("requirements", "extra_index_urls", "constraints", "allow", "deny")
+_LISTS = ("requirements", "extra_index_urls", "constraints", "allow", "deny", "only_binary")
 
 # What may differ from start to start without making a container out of date.
 _NOT_HASHED = ("safe", "reset", "nonce", "notices", "deadline", "start_timeout")
@@ -86,6 +88,8 @@ class Settings:
     allow: list[str] = field(default_factory=list)
     deny: list[str] = field(default_factory=list)
     max_size: int = 0
+    only_binary: list[str] = field(default_factory=list)
+    exclude_newer: str = ""
     kernel: str = "replace"
     restore: str = "background"
     start_deadline: float = 10.0
@@ -121,6 +125,15 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     for key in ("allow", "deny"):
         for rule in getattr(settings, key):
             _check_rule(key, rule)
+    for name in settings.only_binary:
+        if name != ":all:" and not _PACKAGE.match(name):
+            raise _bad("only_binary", name, "true, false, or a list of names of packages")
+    if settings.exclude_newer:
+        try:
+            cutoff(settings.exclude_newer)
+        except OverlayError:
+            wanted = "a date, a timestamp with its zone, or a duration such as '7 days' or 'P7D'"
+            raise _bad("exclude_newer", settings.exclude_newer, wanted) from None
     return settings
 
 
@@ -140,6 +153,8 @@ def _checked(key: str, value: object) -> object:
         if value not in _CHOICES[key]:
             raise _bad(key, value, "one of " + ", ".join(_CHOICES[key]))
         return value
+    if key == "only_binary" and isinstance(value, bool):
+        return [":all:"] if value else []
     if key in _LISTS:
         if isinstance(value, str):
             value = value.splitlines()
@@ -227,6 +242,8 @@ def build_spec(
         allow=settings.allow,
         deny=settings.deny,
         max_size=settings.max_size,
+        only_binary=settings.only_binary,
+        exclude_newer=settings.exclude_newer,
         kernel=settings.kernel,
         restore=settings.restore,
         deadline=settings.start_deadline,

@@ -191,6 +191,43 @@ class OverlaySpawnerMixin(HasTraits):
         """,
     )
 
+    overlay_only_binary = _setting(
+        Union([Bool(False), List(Unicode())]),
+        """
+        Wheels only: whether a package that comes as source code may not be built. ``True`` for all packages,
+        or a list of the names that it is about.
+
+        Building runs the package's code before anybody could look at it. Where a version has no wheel that
+        fits, an older one with a wheel is taken, or the change is refused. What is installed already stays.
+
+        Example::
+
+            c.OverlayDockerSpawner.overlay_only_binary = True
+
+        See also: ``overlay_exclude_newer``, ``overlay_allow``.
+        """,
+    )
+
+    overlay_exclude_newer = _setting(
+        Unicode(""),
+        """
+        Only what was uploaded to the index before this may come into an overlay: a date (its beginning, in
+        UTC), a timestamp, or a duration up to the moment of each change. Empty for no limit. What is
+        installed already stays.
+
+        The index has to say when files were uploaded (PEP 700, as PyPI does). What it does not say it of
+        can't be installed. With ``pip``, 26.0 or later is needed; an older one refuses to install.
+
+        Example, time for others to find out what is wrong with a new release::
+
+            c.OverlayDockerSpawner.overlay_exclude_newer = "7 days"
+
+        Other forms: ``2026-11-19``, ``2026-11-19T12:00:00Z``, ``36 hours``, ``P7D``. A user's own setting
+        (``UV_EXCLUDE_NEWER``, ``uploaded-prior-to`` of pip) counts where it is stricter. See also:
+        ``overlay_only_binary``.
+        """,
+    )
+
     overlay_kernel = _setting(
         CaselessStrEnum(config.KERNELS, "replace"),
         """

@@ -112,6 +112,8 @@ CODES = {
     "no-matching-version": "No version fits this Python and the other packages.",
     "conflict": "The requirements contradict each other.",
     "policy": "This hub's rules refuse a package.",
+    "no-upload-times": "The package index does not say when its files were uploaded.",
+    "cutoff-unsupported": "This pip can't leave out what is newer than this hub allows.",
     "size-limit": "The overlay would be larger than this hub allows.",
     "build-failed": "A package could not be built.",
     "index-unreachable": "The package index could not be reached.",
@@ -208,6 +210,59 @@ def split_rule(text: str) -> tuple[str, str]:
     return re.sub(r"[-_.]+", "-", found[1]).lower(), re.sub(r"\s+", "", found[2] or "")
 
 
+def cutoff(text: str, now: float | None = None) -> str:
+    """Return the moment that ``exclude_newer`` means, in UTC: ``2026-11-19T00:00:00Z``.
+
+    Parameters
+    ----------
+    text:
+        A date (its beginning, in UTC), an RFC 3339 timestamp, or a duration until now: ``7 days``,
+        ``36 hours``, ``P7D``, ``P1DT12H``. No months and years: they are of no certain length.
+    now:
+        Seconds since the epoch; the clock's when left out.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-spec`` for anything else.
+    """
+    import datetime
+    import re
+
+    number = r"([0-9]{1,6})"
+    words = re.fullmatch(rf"{number} ?(weeks?|w|days?|d|hours?|hrs?|h|minutes?|mins?|m)", text.strip(), re.I)
+    iso = re.fullmatch(
+        rf"P(?:{number}W)?(?:{number}D)?(?:T(?:{number}H)?(?:{number}M)?)?", text.strip(), re.I | re.ASCII
+    )
+    try:
+        if words or (iso and any(iso.groups())):
+            if words:
+                unit = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes"}[words[2][0].lower()]
+                length = datetime.timedelta(**{unit: int(words[1])})
+            else:
+                weeks, days, hours, minutes = (int(part or 0) for part in iso.groups())
+                length = datetime.timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes)
+            clock = datetime.datetime.now(datetime.timezone.utc)
+            if now is not None:
+                clock = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
+            moment = clock - length
+        else:
+            found = re.fullmatch(
+                r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:\d\d))?", text.strip(), re.ASCII
+            )
+            if not found:
+                raise ValueError
+            zone = (found[3] or "Z").upper().replace("Z", "+00:00")
+            moment = datetime.datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00:00'}{zone}")
+        return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+    except (ValueError, OverflowError):
+        raise OverlayError(
+            "bad-spec",
+            f"{text!r} is neither a date, nor a timestamp with its zone, nor a duration.",
+            "For example: 2026-11-19, 2026-11-19T12:00:00Z, 7 days, P7D",
+        ) from None
+
+
 class Spec:
     """The hub's instructions to one container.
 
@@ -232,6 +287,10 @@ class Spec:
     index_url, extra_index_urls, constraints, allow, deny, max_size:
         Where packages come from and which may: ``allow`` and ``deny`` hold rules such as ``torch<2`` or
         ``jupyter*``; ``max_size`` in bytes, 0 for no limit.
+    only_binary:
+        Names of packages that may come as wheels only; ``:all:`` for all.
+    exclude_newer:
+        What was uploaded later may not come: see :func:`cutoff`; empty for no limit.
     kernel:
         ``replace`` (the overlay is ``python3``) or ``add`` (the image's stays ``python3``).
     restore:
@@ -270,6 +329,8 @@ class Spec:
         allow: list[str] | None = None,
         deny: list[str] | None = None,
         max_size: int = 0,
+        only_binary: list[str] | None = None,
+        exclude_newer: str = "",
         kernel: str = "replace",
         restore: str = "background",
         deadline: float = 10.0,
@@ -294,6 +355,8 @@ class Spec:
         self.allow = allow or []
         self.deny = deny or []
         self.max_size = max_size
+        self.only_binary = only_binary or []
+        self.exclude_newer = exclude_newer
         self.kernel = kernel
         self.restore = restore
         self.deadline = deadline

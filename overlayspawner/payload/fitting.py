@@ -23,6 +23,8 @@ _OF_A_LINE = UNREACHABLE | {
     "build-failed",
     "bad-package",
     "installer-failed",
+    "policy",
+    "no-upload-times",
 }
 """Errors that leaving out a line may mend. After others (a full disk, a cancellation) it is no use."""
 
@@ -31,7 +33,7 @@ _ENOUGH = 2
 
 _SAME = "Nothing was changed."
 
-HINT = "Ask for another version or package. The rules are your administrator's (overlay_deny, overlay_allow)."
+HINT = "Ask for another version or package. The rules are your administrator's: overlay_deny and the like."
 """What to do about a line that the hub's rules don't let in."""
 
 

@@ -6,17 +6,22 @@ of these rules; neither is what leaves.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
+from overlayspawner.payload.asked import direct_line
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.dists import Dist, base_dists, details, needs, overlay_dists
 from overlayspawner.payload.fitting import HINT
+from overlayspawner.payload.installer.index import limits_of
+from overlayspawner.payload.limits import NONE
 from overlayspawner.payload.policy import Blocked, Policy
 from overlayspawner.payload.requirements import Requirement, parse
-from overlayspawner.payload.sentences import amount
+from overlayspawner.payload.sentences import amount, source_sentence
 from overlayspawner.payload.sources import applies
 from overlayspawner.payload.stage import Stage, name_of_url
 from overlayspawner.payload.wishes import admits
@@ -36,7 +41,7 @@ def policy_of(ctx: Context) -> Policy:
     OverlayError
         ``policy`` where one can't be understood.
     """
-    return Policy(ctx.spec.allow, ctx.spec.deny)
+    return Policy(ctx.spec.allow, ctx.spec.deny, limits_of(ctx) if ctx.spec.only_binary else NONE)
 
 
 # -- before anything is resolved --------------------------------------------------------------------------
@@ -58,6 +63,10 @@ def refused(
     for requirement in wanted if policy else ():
         name = requirement.name
         dist = None if anew else there.get(name)
+        if policy.limits.refuses(requirement) and not (dist is not None and comes_from(requirement, dist)):
+            if applies(requirement):
+                out.append((requirement, source_sentence(requirement)))
+            continue
         if not name or (dist is not None and admits(requirement, dist.version)):
             continue
         pinned = _PINNED.match(requirement.specifier)
@@ -65,6 +74,21 @@ def refused(
         if item is not None and applies(requirement):
             out.append((requirement, policy.sentence(item)))
     return out
+
+
+def comes_from(requirement: Requirement, dist: Dist) -> bool:
+    """Whether a distribution is what a line's URL gave, the same version of it: then nothing is built."""
+    try:
+        data = json.loads(dist.read("direct_url.json") or "{}")
+        line = direct_line(dist.name, data) if isinstance(data, dict) else ""
+    except (ValueError, AttributeError):
+        return False
+    return bool(line) and _bare(parse(line, trusted=True).url) == _bare(requirement.url)
+
+
+def _bare(url: str) -> str:
+    """Return a URL without what is not recorded: credentials, the name after ``#``, variables."""
+    return re.sub(r"//[^/@]*@", "//", os.path.expandvars(url)).partition("#")[0].rstrip("/")
 
 
 def refuse_asked(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 from overlayspawner.payload.contract import OverlayError, split_rule
+from overlayspawner.payload.limits import NONE, Limits
 from overlayspawner.payload.requirements import packaging
 from overlayspawner.payload.sentences import refusal
 
@@ -81,6 +82,8 @@ class Policy:
     ----------
     allow, deny:
         Rules as the administrator wrote them.
+    limits:
+        What else is limited: source code that may not be built.
 
     Raises
     ------
@@ -88,12 +91,15 @@ class Policy:
         ``policy`` where one can't be understood: what it was to refuse might come in, so that nothing may.
     """
 
-    def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
+    def __init__(
+        self, allow: Sequence[str] = (), deny: Sequence[str] = (), limits: Limits = NONE
+    ) -> None:
+        self.limits = limits
         self.allow = _rules("overlay_allow", allow)
         self.deny = _rules("overlay_deny", deny)
 
     def __bool__(self) -> bool:
-        return bool(self.allow or self.deny)
+        return bool(self.allow or self.deny or self.limits.all_wheels or self.limits.names)
 
     def refusal(self, name: str, version: str = "") -> Optional[Blocked]:
         """Return why a distribution may not come in, or ``None``.

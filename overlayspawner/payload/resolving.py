@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import gate
+from overlayspawner.payload import gate, limited
 from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, listing, user_site
 from overlayspawner.payload.events import Events
 from overlayspawner.payload.installer import Installer, choose
@@ -169,17 +170,19 @@ class Resolving:
         """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`."""
         installer = choose(self.ctx, self.events if self.fetches else None)
         self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
-        self.use(
-            installer,
-            list(dict.fromkeys(lines)),
-            stage,
-            visible=visible,
-            upgrade=self.upgrade,
-            constraints=[*self.ctx.spec.constraints, *constraints],
-            on_line=self.events.line,
-            cancel=self.events.cancel,
+        how = {
             **how,
-        )
+            "visible": visible,
+            "upgrade": self.upgrade,
+            "constraints": [*self.ctx.spec.constraints, *constraints],
+            "on_line": self.events.line,
+            "cancel": self.events.cancel,
+        }
+        wanted = limited.buildable(self.ctx, list(dict.fromkeys(lines)), visible)
+        try:
+            self.use(installer, wanted, stage, **how)
+        except OverlayError as e:
+            raise limited.because(e, installer, self.ctx, wanted, stage, **how) from e
 
     def use(self, installer: Installer, lines: list[str], stage: Stage, **how: Any) -> None:
         """Have an installer do its work."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from overlayspawner.payload.limits import WHEELS
+from overlayspawner.payload.procs import redact
+
 UNITS = ("bytes", "kB", "MB")
 
 
@@ -58,6 +61,27 @@ def refusal(item: Mapping[str, Any], needed_by: str = "", only: Sequence[str] = 
         return f"{what} is refused by the rule {item['rule']} of this hub."
     other = f" (only {', '.join(only)})" if only else ""
     return f"{what} is not among the packages that this hub allows{other}."
+
+
+def source_sentence(requirement: Any) -> str:
+    """Say that a line names source code where only wheels may come."""
+    what = requirement.name or redact(requirement.url)
+    needs_name = "" if requirement.name else " or could be, since it has no name in front (NAME @ URL)"
+    return f"{what} would be built from source code, which the rule '{WHEELS}' of this hub refuses{needs_name}."
+
+
+def limits_sentence(names: Sequence[str], rule: str, what: str) -> str:
+    """Say which packages a limit of the hub keeps out.
+
+    Parameters
+    ----------
+    names:
+        With their versions.
+    rule, what:
+        What the limit is called, and what is true of them.
+    """
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{shown} {what}, which the rule '{rule}' of this hub refuses."
 
 
 def amount(number: int) -> str:

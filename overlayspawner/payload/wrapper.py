@@ -75,10 +75,14 @@ def _refuse(ctx: Context, command: asked.Command) -> None:
     OverlayError
         ``policy``.
     """
-    if command.verb == "uninstall" or not (ctx.spec.allow or ctx.spec.deny):
+    spec = ctx.spec
+    limited = spec.only_binary or spec.exclude_newer
+    if command.verb == "uninstall" or not (spec.allow or spec.deny or limited):
         return
-    from overlayspawner.payload import gate
+    from overlayspawner.payload import gate, wrapper_limits
 
+    if limited:
+        wrapper_limits.refuse(ctx, command)
     gate.refuse_asked(ctx, command.requirements(), anew=bool(_ANEW & set(command.options)))
 
 
@@ -124,6 +128,10 @@ def _run(ctx: Context, command: asked.Command, plain: Sequence[str], argv: Seque
             return _complain(e)
         report = os.path.join(ctx.runtime, f"pip-report-{os.getpid()}.json")
         environ = _environ(ctx, command, report)
+        if ctx.spec.only_binary and command.verb != "uninstall":
+            from overlayspawner.payload import wrapper_limits
+
+            plain = wrapper_limits.arguments(ctx, command, plain)
         try:
             rc = procs.foreground(plain, environ, keep_open=lease.descriptors())
         except OSError as e:
@@ -145,6 +153,10 @@ def _environ(ctx: Context, command: asked.Command, report: str) -> dict[str, str
         constraint = _constraint(ctx)
         if constraint:
             environ.setdefault("UV_CONSTRAINT", constraint)
+    if command.verb != "uninstall" and (ctx.spec.only_binary or ctx.spec.exclude_newer):
+        from overlayspawner.payload import wrapper_limits
+
+        environ.update(wrapper_limits.variables(ctx, command))
     return environ
 
 

@@ -65,6 +65,7 @@ class _File:
     requires_python: str
     yanked: str
     metadata: bytes | None
+    uploaded: str = ""
 
 
 class LocalIndex:
@@ -121,6 +122,10 @@ class LocalIndex:
         file = _File(path, digest, sha256 or digest, requires_python, yanked, _metadata(path))
         self.projects.setdefault(name, []).append(file)
         self.files[path.name] = file
+
+    def uploaded(self, filename: str, when: str) -> None:
+        """Tell in JSON pages since when there is a file (PEP 700); what is not told is not in them."""
+        self.files[filename].uploaded = when
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -345,7 +350,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _json_page(rows: dict[str, _File | None], project: str) -> dict[str, object]:
-    meta = {"api-version": "1.0"}
+    meta = {"api-version": "1.1" if any(file and file.uploaded for file in rows.values()) else "1.0"}
     if not project:
         return {"meta": meta, "projects": [{"name": name} for name in rows]}
     files: list[dict[str, object]] = []
@@ -361,6 +366,8 @@ def _json_page(rows: dict[str, _File | None], project: str) -> dict[str, object]
             item["requires-python"] = file.requires_python
         if file.yanked:
             item["yanked"] = file.yanked
+        if file.uploaded:
+            item["upload-time"] = file.uploaded
         if file.metadata is not None:
             digest = {"sha256": hashlib.sha256(file.metadata).hexdigest()}
             # not under its old name as well: pip 23.0 fails at that (PEP 714)

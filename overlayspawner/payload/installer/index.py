@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 
 from overlayspawner.payload.context import Context
+from overlayspawner.payload.limits import Limits
 from overlayspawner.payload.procs import clean_env
 
 # Options of pip that say where packages come from and how they are fetched. All else (user, target, prefix,
@@ -37,6 +38,7 @@ _OPTIONS = frozenset(
         "retries",
         "timeout",
         "trusted-host",
+        "uploaded-prior-to",
     }
 )
 _SOURCES = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
@@ -116,6 +118,19 @@ def settings(ctx: Context, environ: Mapping[str, str]) -> dict[str, str]:
     if ctx.spec.extra_index_urls:
         out["extra-index-url"] = " ".join(ctx.spec.extra_index_urls)
     return out
+
+
+def limits_of(ctx: Context, environ: Mapping[str, str] | None = None) -> Limits:
+    """Return what may be taken of what an index has: the hub's limits, and the user's where they are stricter.
+
+    Raises
+    ------
+    OverlayError
+        See :class:`~overlayspawner.payload.limits.Limits`.
+    """
+    source = os.environ if environ is None else environ
+    own = [source.get("UV_EXCLUDE_NEWER", ""), pip_options(ctx, source).get("uploaded-prior-to", "")]
+    return Limits(ctx.spec.only_binary, ctx.spec.exclude_newer, [text for text in own if text])
 
 
 def pip_env(ctx: Context, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -15,8 +15,9 @@ from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, image_dists, needs, overlay_dists
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
-from overlayspawner.payload.installer.index import pip_env
+from overlayspawner.payload.installer.index import limits_of, pip_env
 from overlayspawner.payload.installer.preview import Planned
+from overlayspawner.payload.limits import Limits
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import Cancel, redact, run
 from overlayspawner.payload.requirements import normalise, parse
@@ -84,6 +85,7 @@ class Pip:
         )
         if dry:
             return
+        limits = limits_of(ctx)
         stage.origins.update(origins(items))
         hashed, other = wanted(items, requirements)
         exactly = ["--no-deps", "--ignore-installed", "--no-compile", "--prefix", stage.prefix]
@@ -93,7 +95,7 @@ class Pip:
             if lines:
                 path = stage.write(name, "".join(line + "\n" for line in lines))
                 exact = ["--require-hashes"] if lines is hashed else []
-                self._run(stage, env, [*exactly, *exact, "-r", path], on_line, cancel)
+                self._run(stage, env, [*exactly, *exact, "-r", path], limits, on_line, cancel)
 
     def preview(self, ctx: Context, requirements: Sequence[str], stage: Stage, **how: Any) -> list[Planned]:
         """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
@@ -106,6 +108,7 @@ class Pip:
         stage: Stage,
         env: dict[str, str],
         arguments: Sequence[str],
+        limits: Limits,
         on_line: Optional[OnLine],
         cancel: Optional[Cancel],
     ) -> None:
@@ -114,7 +117,8 @@ class Pip:
         argv = [stage.env.python, "-I", "-m", "pip"]
         if self.host:
             argv = [self.host, *argv[1:], "--python", stage.env.python]
-        argv += ["install", "--log", log, *arguments]
+        # the last word: these limits stand after all that is set or given otherwise
+        argv += ["install", "--log", log, *arguments, *limits.for_pip(self.version)]
         result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
         if result.rc != 0 or result.cancelled:
             raise failure(result, stage.path, "pip", _refused_pages(log))
@@ -146,20 +150,21 @@ class Pip:
             As :meth:`stage`.
         """
         env = pip_env(ctx)
+        limits = limits_of(ctx)
         places = " ".join(filter(None, [env.get("PIP_FIND_LINKS"), more.get("PIP_FIND_LINKS")]))
         env = {**env, **more, **({"PIP_FIND_LINKS": places} if places else {})}
         # with a hash in one line pip wants hashes in all
-        limits = [line.partition(" --hash=")[0] for line in constraints]
+        bounds = [line.partition(" --hash=")[0] for line in constraints]
         if upgrade:
             # --upgrade means every line; those that were not meant stay where they are
-            limits += _pins(requirements, visible, upgrade)
+            bounds += _pins(requirements, visible, upgrade)
         listed = stage.write("requirements.txt", "".join(line + "\n" for line in requirements))
         report = os.path.join(stage.path, "report.json")
         arguments = ["--dry-run", "--report", report, "-r", listed]
-        if limits:
-            arguments += ["-c", stage.write("constraints.txt", "".join(line + "\n" for line in limits))]
+        if bounds:
+            arguments += ["-c", stage.write("constraints.txt", "".join(line + "\n" for line in bounds))]
         arguments += [] if build else ["--only-binary", ":all:"]
-        self._run(stage, env, [*arguments, *(["--upgrade"] if upgrade else [])], on_line, cancel)
+        self._run(stage, env, [*arguments, *(["--upgrade"] if upgrade else [])], limits, on_line, cancel)
         items = _read_report(report)
         again = hidden(stage.env, requirements, visible, {normalise(i["metadata"]["name"]) for i in items})
         if again:
@@ -167,8 +172,8 @@ class Pip:
             arguments = ["--dry-run", "--report", report, "--no-deps", "--ignore-installed"]
             arguments += ["-r", stage.write("again.txt", "".join(line + "\n" for line in again))]
             arguments += [] if build else ["--only-binary", ":all:"]
-            arguments += ["-c", os.path.join(stage.path, "constraints.txt")] if limits else []
-            self._run(stage, env, arguments, on_line, cancel)
+            arguments += ["-c", os.path.join(stage.path, "constraints.txt")] if bounds else []
+            self._run(stage, env, arguments, limits, on_line, cancel)
             items += _read_report(report)
         check_hashes(items, constraints)
         return items

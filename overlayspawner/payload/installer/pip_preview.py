@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist
+from overlayspawner.payload.installer.index import limits_of
 from overlayspawner.payload.installer.preview import ROUNDS, Planned, StandIns, source_file, too_many
 from overlayspawner.payload.requirements import normalise, packaging
 from overlayspawner.payload.stage import Stage
@@ -39,6 +40,11 @@ def preview(
     """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
     stand_ins = StandIns(os.path.join(stage.path, "stand-ins"))
     log = os.path.join(stage.path, "pip.log")
+    limits = limits_of(ctx)
+
+    def sources() -> set[tuple[str, str]]:
+        return {item for item in _sources(log, ctx.base.version) if not limits.wheel_only(item[0])}
+
     for _ in range(ROUNDS):
         # what is set to be built from source could be looked at in no other way
         more = {"PIP_NO_BINARY": ""}
@@ -50,13 +56,13 @@ def preview(
             )
         except OverlayError as e:
             names = {normalise(name) for name in _MISSING.findall(e.log)}
-            found = _sources(log, ctx.base.version) if names else set()
+            found = sources() if names else set()
             if not stand_ins.add({item for item in found if item[0] in names}):
                 raise
             continue
         versions = {normalise(i["metadata"]["name"]): str(i["metadata"]["version"]) for i in items}
         there = {**{dist.name: dist.version for dist in visible if dist.name in upgrade}, **versions}
-        newer = {item for item in _sources(log, ctx.base.version) if _newer(item, there)}
+        newer = {item for item in sources() if _newer(item, there)}
         if not stand_ins.add(newer):
             return [_planned(item, stand_ins) for item in items]
     raise too_many()

@@ -14,8 +14,9 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import Dist
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
-from overlayspawner.payload.installer.index import uv_env
+from overlayspawner.payload.installer.index import limits_of, uv_env
 from overlayspawner.payload.installer.preview import Planned
+from overlayspawner.payload.limits import NONE, Limits
 from overlayspawner.payload.procs import Cancel, clean_env, run
 from overlayspawner.payload.requirements import normalise
 from overlayspawner.payload.stage import Stage
@@ -60,10 +61,10 @@ class Uv:
     ) -> None:
         """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
         stage.add_stubs(visible)
-        argv = self.install(stage, requirements, upgrade, constraints)
+        argv = self.install(stage, requirements, upgrade, constraints, limits_of(ctx))
         for name in rebuild:
             argv += ["--refresh-package", name]
-        argv += [] if build else ["--no-build"]
+        argv += [] if build or "--no-build" in argv else ["--no-build"]
         argv += ["--dry-run"] if dry else []
         argv += ["--offline"] if offline else []
         result = run(argv, env=self.env(ctx), cwd=stage.path, on_line=on_line, cancel=cancel)
@@ -86,6 +87,7 @@ class Uv:
         requirements: Sequence[str],
         upgrade: Sequence[str] = (),
         constraints: Sequence[str] = (),
+        limits: Limits = NONE,
     ) -> list[str]:
         """Return the command that fills a stage."""
         listed = stage.write("requirements.txt", "".join(line + "\n" for line in requirements))
@@ -105,7 +107,7 @@ class Uv:
         for name in upgrade:
             # never --upgrade: it means every package that is visible
             argv += ["--upgrade-package", name]
-        return argv
+        return [*argv, *limits.for_uv()]
 
     def origins(self, ctx: Context, pins: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return where packages come from, as far as the cache tells; the network is not asked.

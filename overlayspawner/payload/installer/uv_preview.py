@@ -17,7 +17,9 @@ from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
+from overlayspawner.payload.installer.index import limits_of
 from overlayspawner.payload.installer.preview import ROUNDS, Planned, StandIns, source_file, too_many
+from overlayspawner.payload.limits import Limits
 from overlayspawner.payload.procs import TAIL_LINES, Cancel, Result, run
 from overlayspawner.payload.requirements import normalise, parse
 from overlayspawner.payload.stage import Stage
@@ -109,7 +111,9 @@ def preview(
     """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
     stage.add_stubs(visible)
     stand_ins = StandIns(os.path.join(stage.path, "stand-ins"))
-    argv = [*uv.install(stage, requirements, upgrade, constraints), "--dry-run", "--no-build", "-v"]
+    limits = limits_of(ctx)
+    argv = [*uv.install(stage, requirements, upgrade, constraints, limits), "--dry-run", "-v"]
+    argv += [] if "--no-build" in argv else ["--no-build"]
     own: dict[str, list[str]] = {}
     for line in [*requirements, *constraints]:
         entry = parse(line, trusted=True)
@@ -122,7 +126,7 @@ def preview(
         for name in names:
             lines += own.get(name, [])
             lines += [f"{name}{limit}" for limit in log.limits.get(name, {"": ""}).values()]
-        return _files(uv, ctx, stage, lines, offline=offline, cancel=cancel)
+        return _files(uv, ctx, stage, lines, limits, offline=offline, cancel=cancel)
 
     for _ in range(ROUNDS):
         log = _Log(on_line)
@@ -133,6 +137,7 @@ def preview(
         if result.rc != 0 or result.cancelled:
             error = _failure(result, log, stage)
             names = _without_wheels(log) if error.code in _OF_SOURCE else set()
+            names = {name for name in names if not limits.wheel_only(name)}
             if not names or not stand_ins.add(_sources(ask(log, names, offline=False))):
                 raise error
             continue
@@ -142,7 +147,7 @@ def preview(
             # others than the newest, which something holds back
             pins = {n: log.comes[n][0] for n in comes if told.get(n, {}).get("version") != log.comes[n][0]}
             lines = [f"{name}=={version}" for name, version in pins.items()]
-            told.update(_files(uv, ctx, stage, lines, offline=True, cancel=cancel))
+            told.update(_files(uv, ctx, stage, lines, limits, offline=True, cancel=cancel))
             return _result(log, told, stand_ins)
     raise too_many()
 
@@ -175,7 +180,14 @@ def _sources(told: dict[str, dict[str, Any]]) -> set[tuple[str, str]]:
 
 
 def _files(
-    uv: Uv, ctx: Context, stage: Stage, lines: Sequence[str], *, offline: bool, cancel: Optional[Cancel]
+    uv: Uv,
+    ctx: Context,
+    stage: Stage,
+    lines: Sequence[str],
+    limits: Limits,
+    *,
+    offline: bool,
+    cancel: Optional[Cancel],
 ) -> dict[str, dict[str, Any]]:
     """Return version, size and kind of the file that uv would take for each of some packages.
 
@@ -188,7 +200,7 @@ def _files(
     listed = stage.write("wanted.in", "".join(line + "\n" for line in dict.fromkeys(lines)))
     out = os.path.join(stage.path, "pylock.toml")
     argv = [uv.path, "pip", "compile", "-v", "--no-deps", "--no-header", "--upgrade", "--python"]
-    argv += [stage.env.python, listed, *(["--offline"] if offline else [])]
+    argv += [stage.env.python, listed, *limits.for_uv(), *(["--offline"] if offline else [])]
     log = _Log(None)
     argv_lock = [*argv, "--format", "pylock.toml", "-o", out]
     result = run(argv_lock, env=uv.env(ctx), cwd=stage.path, on_line=log.line, cancel=cancel)
