@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from traitlets import Bool, Dict, Enum, Float, Integer, List, TraitType, Unicode, Union
-from traitlets import Callable as CallableTrait
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -103,7 +102,10 @@ def _default(cls: type, name: str, trait: TraitType[Any, Any]) -> str:
 
 def _kind(trait: TraitType[Any, Any]) -> str:
     if isinstance(trait, Union):
-        trait = next(t for t in trait.trait_types if not isinstance(t, CallableTrait))
+        kinds = [t for t in trait.trait_types if type(t).__name__ != "Callable"]
+        if len(kinds) > 1 or isinstance(kinds[0], Union):
+            return " or ".join(dict.fromkeys(_kind(kind) for kind in kinds))
+        trait = kinds[0]
     if isinstance(trait, Enum):
         return "one of " + ", ".join(f"`{v}`" for v in trait.values or ())
     if type(trait).__name__ == "ByteSpecification":

@@ -66,6 +66,8 @@ SECTIONS = {
         "conflict",
         "policy",
         "size-limit",
+        "no-upload-times",
+        "cutoff-unsupported",
         "build-failed",
         "index-unreachable",
         "index-auth",
@@ -246,7 +248,16 @@ HINTS = {
     "conflict": "Change one of the requirements that the message names.",
     "policy": (
         "Ask for another version or another package. The message names the rule; rules are the "
-        "administrator's (`overlay_deny`, `overlay_allow`), see [Policy](../how-to/policy.md)."
+        "administrator's (`overlay_deny`, `overlay_allow`, `overlay_only_binary`, `overlay_exclude_newer`), "
+        "see [Policy](../how-to/policy.md)."
+    ),
+    "no-upload-times": (
+        "Ask your administrator for an index that tells upload times (PEP 700, as PyPI does). "
+        "With `overlay_exclude_newer`, what has no known age can't be installed."
+    ),
+    "cutoff-unsupported": (
+        "Use uv (`overlayspawner[uv]` on the hub delivers it), or an image with pip 26.0 or later: older "
+        "ones know no upload times, and `overlay_exclude_newer` is set."
     ),
     "size-limit": (
         "Uninstall what is no longer needed: `overlay list` shows sizes. The limit is the administrator's "

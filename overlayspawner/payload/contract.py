@@ -235,12 +235,13 @@ def cutoff(text: str, now: float | None = None) -> str:
         rf"P(?:{number}W)?(?:{number}D)?(?:T(?:{number}H)?(?:{number}M)?)?", text.strip(), re.I | re.ASCII
     )
     try:
-        if words or (iso and any(iso.groups())):
+        parts = [int(part or 0) for part in iso.groups()] if iso and any(iso.groups()) else []
+        if words or parts:
             if words:
                 unit = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes"}[words[2][0].lower()]
                 length = datetime.timedelta(**{unit: int(words[1])})
             else:
-                weeks, days, hours, minutes = (int(part or 0) for part in iso.groups())
+                weeks, days, hours, minutes = parts
                 length = datetime.timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes)
             clock = datetime.datetime.now(datetime.timezone.utc)
             if now is not None:
@@ -248,7 +249,9 @@ def cutoff(text: str, now: float | None = None) -> str:
             moment = clock - length
         else:
             found = re.fullmatch(
-                r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:\d\d))?", text.strip(), re.ASCII
+                r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:\d\d))?",
+                text.strip(),
+                re.ASCII,
             )
             if not found:
                 raise ValueError

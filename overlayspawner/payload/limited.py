@@ -99,7 +99,9 @@ def because(
             return _too_new(error, limits.newer, came)
     if spec.only_binary:
         came = without("only_binary", "exclude_newer")
-        built = [f"{item.name} {item.version}" for item in came if item.build and limits.wheel_only(item.name)]
+        built = [
+            f"{item.name} {item.version}" for item in came if item.build and limits.wheel_only(item.name)
+        ]
         if built:
             verb = "come" if len(built) > 1 else "comes"
             return _with(gate.error([limits_sentence(built, WHEELS, f"{verb} as source code only")]), error)

@@ -82,7 +82,7 @@ class Limits:
         return f"nothing newer than {shown}" if shown else ""
 
     def wheel_only(self, name: str) -> bool:
-        """Whether a package may come as a wheel only; of one without a name that is true of all or of some."""
+        """Whether a package may come as a wheel only; one without a name could be any."""
         return self.all_wheels or (bool(self.names) if not name else name in self.names)
 
     def refuses(self, requirement: Requirement) -> bool:

@@ -91,9 +91,7 @@ class Policy:
         ``policy`` where one can't be understood: what it was to refuse might come in, so that nothing may.
     """
 
-    def __init__(
-        self, allow: Sequence[str] = (), deny: Sequence[str] = (), limits: Limits = NONE
-    ) -> None:
+    def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = (), limits: Limits = NONE) -> None:
         self.limits = limits
         self.allow = _rules("overlay_allow", allow)
         self.deny = _rules("overlay_deny", deny)

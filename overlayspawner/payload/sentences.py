@@ -67,7 +67,9 @@ def source_sentence(requirement: Any) -> str:
     """Say that a line names source code where only wheels may come."""
     what = requirement.name or redact(requirement.url)
     needs_name = "" if requirement.name else " or could be, since it has no name in front (NAME @ URL)"
-    return f"{what} would be built from source code, which the rule '{WHEELS}' of this hub refuses{needs_name}."
+    return (
+        f"{what} would be built from source code, which the rule '{WHEELS}' of this hub refuses{needs_name}."
+    )
 
 
 def limits_sentence(names: Sequence[str], rule: str, what: str) -> str:

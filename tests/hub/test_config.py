@@ -33,6 +33,8 @@ def test_what_is_set_arrives() -> None:
             "constraints": "numpy<3\n\nscipy<2\n",
             "deny": {"b", "a"},
             "max_size": 5_000_000_000,
+            "only_binary": True,
+            "exclude_newer": "7 days",
             "kernel": "add",
             "start_deadline": 3,
             "index_url": None,
@@ -43,6 +45,7 @@ def test_what_is_set_arrives() -> None:
     assert spec.requirements == ["numpy>=2", "pandas"]
     assert spec.constraints == ["numpy<3", "scipy<2"]
     assert spec.deny == ["a", "b"]
+    assert (spec.only_binary, spec.exclude_newer) == ([":all:"], "7 days")
     assert (spec.max_size, spec.kernel, spec.deadline) == (5_000_000_000, "add", 3.0)
     assert spec.mounts == [{"path": "/home/a", "ro": True}]
 
@@ -67,6 +70,12 @@ def test_what_is_set_arrives() -> None:
         ("requirements", ["a", 1]),
         ("fetch_uv", "no"),
         ("max_size", -1),
+        ("only_binary", 1),
+        ("only_binary", ["torch<2"]),
+        ("only_binary", ["torch*"]),
+        ("exclude_newer", "soon"),
+        ("exclude_newer", "1 month"),
+        ("exclude_newer", 7),
         ("max_size", "big"),
         ("max_size", True),
         ("start_deadline", 0),

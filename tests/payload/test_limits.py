@@ -1,4 +1,4 @@
-"""Wheels only, and nothing newer than a date: what it means, and that every way into an overlay keeps to it."""
+"""Wheels only, nothing newer than a date: what it means, and that every way into an overlay keeps to it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_moment(text: str, moment: str) -> None:
 
 
 BAD_MOMENTS = (
-    "", "soon", "2026-11-31", "2026-11-19T12:30:00", "P1M", "1 month", "P", "PT", "-1 days", "9" * 30 + " days",
-    "999999 weeks", "19.11.2026", "2026-11-19Z", "1e3 days", "\u0667 days",
+    "", "soon", "2026-11-31", "2026-11-19T12:30:00", "P1M", "1 month", "P", "PT", "-1 days",
+    "9" * 30 + " days", "999999 weeks", "19.11.2026", "2026-11-19Z", "1e3 days", "\u0667 days",
 )  # fmt: skip
 
 
@@ -308,7 +308,9 @@ def test_an_undo_by_download_an_import_and_a_repair(ctx: Context, tmp_path: Path
     listed = tmp_path / "requirements.txt"
     listed.write_text("tinymany\ntinyrefuse\n")
     left = importing.import_packages(ctx, str(listed))["left_out"]
-    assert [(item["requirement"], "'wheels only'" in item["reason"]) for item in left] == [("tinyrefuse", True)]
+    assert [(item["requirement"], "'wheels only'" in item["reason"]) for item in left] == [
+        ("tinyrefuse", True)
+    ]
     assert "tinymany" in versions(ctx)
 
 

@@ -121,7 +121,7 @@ def settings(ctx: Context, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def limits_of(ctx: Context, environ: Mapping[str, str] | None = None) -> Limits:
-    """Return what may be taken of what an index has: the hub's limits, and the user's where they are stricter.
+    """Return what of an index may be taken: the hub's limits, and the user's where they are stricter.
 
     Raises
     ------
