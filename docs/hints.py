@@ -291,9 +291,16 @@ HINTS = {
         "message says why uv could not be fetched (`overlay_fetch_uv`)."
     ),
     "installer-failed": "Read `log`: it has the last lines of uv or pip.",
-    "timeout": "Try again. If it goes on, the storage behind the home does not answer.",
+    "timeout": (
+        "Try again. If it goes on, what is named in the message does not answer: the package index, a build, "
+        "or the storage behind the home. Administrators limit jobs with `overlay_job_timeout` and "
+        "`overlay_job_silence`."
+    ),
     "cancelled": "Nothing: it was asked for.",
-    "interrupted": "Ask for it again.",
+    "interrupted": (
+        "Ask for it again, unless it says that it had been completed. The notice goes away with the next "
+        "change that succeeds, or when the job is deleted."
+    ),
     "no-overlay": (
         "Look at the notices in `overlay status`: they say why this server runs without its overlay."
     ),

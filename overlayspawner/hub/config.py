@@ -43,7 +43,7 @@ _CHOICES = {
 _LISTS = ("requirements", "extra_index_urls", "constraints", "allow", "deny", "only_binary")
 
 # What may differ from start to start without making a container out of date.
-_NOT_HASHED = ("safe", "reset", "nonce", "notices", "deadline", "start_timeout")
+_NOT_HASHED = ("safe", "reset", "nonce", "notices", "deadline", "start_timeout", "job_timeout", "job_silence")
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class Settings:
     restore: str = "background"
     start_deadline: float = 10.0
     user_site: str = "kernels"
+    job_timeout: float = 3600.0
+    job_silence: float = 300.0
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
@@ -120,6 +122,9 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         raise _bad("path", settings.path, "a path, absolute or relative to the user's persistent storage")
     if settings.start_deadline <= 0:
         raise _bad("start_deadline", settings.start_deadline, "a number of seconds above 0")
+    for key in ("job_timeout", "job_silence"):
+        if not 0 <= getattr(settings, key) < float("inf"):
+            raise _bad(key, getattr(settings, key), "a number of seconds, 0 for no limit")
     if settings.max_size < 0:
         raise _bad("max_size", settings.max_size, "a number of bytes, 0 for no limit")
     for key in ("allow", "deny"):
@@ -170,7 +175,7 @@ def _checked(key: str, value: object) -> object:
         if not isinstance(value, bool):
             raise _bad(key, value, "True or False")
         return value
-    if key == "start_deadline":
+    if key in ("start_deadline", "job_timeout", "job_silence"):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _bad(key, value, "a number of seconds")
         return float(value)
@@ -248,6 +253,8 @@ def build_spec(
         restore=settings.restore,
         deadline=settings.start_deadline,
         user_site=settings.user_site,
+        job_timeout=settings.job_timeout,
+        job_silence=settings.job_silence,
         safe=choice is not None and choice.what == "safe",
         reset=choice is not None and choice.what == "reset",
         nonce=choice.nonce if choice is not None else "",

@@ -261,6 +261,28 @@ class OverlaySpawnerMixin(HasTraits):
         """,
     )
 
+    overlay_job_timeout = _setting(
+        Float(3600.0),
+        """
+        Seconds that one change of packages may take in a running server; 0 for no limit. What takes longer is
+        ended with the code ``timeout``, and nothing is changed. Until then it keeps the server from being
+        culled.
+
+        See also: ``overlay_job_silence``.
+        """,
+    )
+
+    overlay_job_silence = _setting(
+        Float(300.0),
+        """
+        Seconds after which a change of packages that shows no sign of life is ended with the code
+        ``timeout``: an index that doesn't answer, a build that waits for something. A sign of life is
+        anything that is printed, read or written, or processor time. 0 for no limit.
+
+        See also: ``overlay_job_timeout``.
+        """,
+    )
+
     overlay_form = _setting(
         CaselessStrEnum(config.FORMS, "auto"),
         """

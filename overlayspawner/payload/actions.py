@@ -96,8 +96,9 @@ def run(
 
 
 def _after(ctx: Context) -> None:
-    """Bring the runtime dir up to date with what the overlay holds now."""
-    from overlayspawner.payload import kernelspec
+    """Bring the runtime dir up to date with what the overlay holds now; what was interrupted is past."""
+    from overlayspawner.payload import interrupted, kernelspec
 
+    interrupted.forget(ctx)
     if ctx.runtime:
         kernelspec.refresh(ctx)

@@ -302,6 +302,8 @@ class Spec:
         Seconds the bootstrap may take before the server is started without it.
     user_site:
         ``kernels``, ``server`` or ``never``: who sees ``~/.local``.
+    job_timeout, job_silence:
+        Seconds that a job may take, and that it may show no sign of life; 0 for no limit.
     safe:
         This start runs without the overlay.
     reset:
@@ -338,6 +340,8 @@ class Spec:
         restore: str = "background",
         deadline: float = 10.0,
         user_site: str = "kernels",
+        job_timeout: float = 3600.0,
+        job_silence: float = 300.0,
         safe: bool = False,
         reset: bool = False,
         nonce: str = "",
@@ -364,6 +368,8 @@ class Spec:
         self.restore = restore
         self.deadline = deadline
         self.user_site = user_site
+        self.job_timeout = job_timeout
+        self.job_silence = job_silence
         self.safe = safe
         self.reset = reset
         self.nonce = nonce
@@ -410,7 +416,7 @@ class Spec:
             if key not in data:
                 continue
             value = data[key]
-            if key in ("deadline", "start_timeout") and isinstance(value, int):
+            if key in ("deadline", "start_timeout", "job_timeout", "job_silence") and isinstance(value, int):
                 value = float(value)
             fits = (
                 value is None or isinstance(value, list) if key == "mounts" else type(value) is type(default)

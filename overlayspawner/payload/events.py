@@ -11,9 +11,8 @@ from overlayspawner.payload.procs import Cancel
 
 OnEvent = Callable[[dict[str, Any]], None]
 
-_FETCHED = re.compile(
-    r"^\s*(?:Downloading|Downloaded|Building|Built|Collecting|Using cached)\s+([A-Za-z0-9._-]+)"
-)
+_FETCHED = re.compile(r"^\s*(?:Downloading|Downloaded|Using cached)\b")
+_BUILT = re.compile(r"^\s*(?:Building|Built)\b")
 _STAGED = re.compile(r"^\s*(?:Prepared|Installed|Uninstalled|Installing|Successfully|[+-] )")
 
 
@@ -24,7 +23,8 @@ class Events:
     ----------
     on_event:
         Called with ``{"phase", "message"}`` and ``"package"`` where one is meant. Phases: ``resolving``,
-        ``downloading``, ``staging``, ``committing``, ``done``.
+        ``downloading``, ``building``, ``staging``, ``committing``, ``done``. Events about how far packages
+        have come hold them as ``packages``, and are ``quiet`` where only a number of bytes is new.
     cancel:
         Asked whether to stop.
     """
@@ -32,11 +32,13 @@ class Events:
     def __init__(self, on_event: Optional[OnEvent] = None, cancel: Optional[Cancel] = None) -> None:
         self.cancel = cancel
         self._on_event = on_event
+        self._phase = "resolving"
 
     def say(
         self, phase: str, message: str, *, package: str = "", plan: Optional[dict[str, Any]] = None
     ) -> None:
         """Hand on one event; with a ``plan`` where that tells more."""
+        self._phase = phase
         if self._on_event is not None:
             event: dict[str, Any] = {"phase": phase, "message": message}
             if package:
@@ -52,13 +54,35 @@ class Events:
 
     def line(self, line: str) -> None:
         """Turn a line of uv's or pip's output into an event."""
-        match = _FETCHED.match(line)
-        phase = "resolving"
-        if match:
+        if _FETCHED.match(line):
             phase = "downloading"
+        elif _BUILT.match(line):
+            phase = "building"
         elif _STAGED.match(line):
             phase = "staging"
-        self.say(phase, line.strip(), package=match[1] if match else "")
+        else:
+            phase = self._phase  # most lines say nothing about it
+        self.say(phase, line.strip())
+
+    def packages(self, changed: list[dict[str, Any]], message: str, quiet: bool, expected: int) -> None:
+        """Hand on how far packages have come.
+
+        Parameters
+        ----------
+        changed, message, quiet, expected:
+            See :data:`~overlayspawner.payload.installer.progress.OnPackages`.
+        """
+        states = {entry["state"] for entry in changed}
+        for state in ("building", "downloading"):
+            if state in states:
+                self._phase = state
+                break
+        if self._on_event is not None:
+            event: dict[str, Any] = {"phase": self._phase, "message": message, "packages": changed}
+            event.update(quiet=quiet, expected=expected)
+            if changed:
+                event["package"] = changed[-1]["name"]
+            self._on_event(event)
 
     def check_cancel(self) -> None:
         """Stop here when that was asked for.

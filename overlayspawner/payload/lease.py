@@ -35,6 +35,10 @@ PATIENCE = 2.0
 _UNSUPPORTED = frozenset({"ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL"})
 
 
+class Busy(OverlayError):
+    """Another has the lease; nothing was begun, so that it can be tried again."""
+
+
 class Lease:
     """The right to change an env; a context manager.
 
@@ -287,7 +291,7 @@ def _try(env: Env, who: str) -> Lease:
 def _busy(data: dict[str, Any] | None) -> OverlayError:
     who = str((data or {}).get("who") or "")
     by = f" ({who})" if who else ""
-    return OverlayError(
+    return Busy(
         "busy",
         f"Another server{by} is changing this overlay.",
         "Wait until it has finished, then try again.",

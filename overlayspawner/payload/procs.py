@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import re
 import selectors
@@ -12,11 +13,15 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from overlayspawner.payload.proctable import RUN_ENV, marked
+from overlayspawner.payload.screen import MAX_LINE, Output
 
 TAIL_LINES = 60
-MAX_LINE = 4_000
-"""Longest line kept, in characters: tools may print a whole file on one."""
+
+COLUMNS, ROWS = 200, 100
+"""Size of the terminal of a program that draws: wide enough for a bar with a long name."""
 
 _GRACE = 3.0
 """Seconds between asking a process group to end and killing it."""
@@ -110,6 +115,8 @@ def run(
     cwd: str | None = None,
     timeout: float | None = None,
     on_line: Callable[[str], None] | None = None,
+    drawn: Callable[[str], bool] | None = None,
+    terminal: bool = True,
     cancel: Cancel | None = None,
 ) -> Result:
     """Run a program, hand on its output line by line, and leave nothing of it running.
@@ -124,42 +131,68 @@ def run(
         Seconds, or ``None`` for no limit.
     on_line:
         Called with each redacted line of standard output and error.
+    drawn:
+        Called with each piece of text; returns whether it is a part of a progress bar, no line. With it the
+        program prints on a terminal, if there can be one: others draw nothing.
+    terminal:
+        ``False`` where a terminal is not wanted.
     cancel:
-        Asked several times a second.
+        Asked several times a second. One that has a method ``look`` is told beforehand how the program gets
+        on; see :meth:`JobLimits.look <overlayspawner.payload.joblimits.JobLimits.look>`.
 
     Raises
     ------
     OSError
         The program can't be started.
     """
-    process = subprocess.Popen(
-        list(argv),
-        env=dict(clean_env() if env is None else env),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        # a group of its own, so that build back ends and compilers end with it
-        start_new_session=True,
-    )
-    reader = _Lines(on_line)
-    cancelled = timed_out = False
-    deadline = None if timeout is None else time.monotonic() + timeout
+    mark = os.urandom(8).hex()
+    screen = _Terminal.open() if drawn is not None and terminal else None
     try:
-        assert process.stdout is not None
-        fd = process.stdout.fileno()
+        process = subprocess.Popen(
+            list(argv),
+            env={**(clean_env() if env is None else env), **(screen.env if screen else {}), RUN_ENV: mark},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=screen.theirs if screen else subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # a group of its own, so that build back ends and compilers end with it
+            start_new_session=True,
+        )
+    except BaseException:
+        if screen:
+            screen.close()
+        raise
+    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+
+    def on_text(text: str) -> None:
+        line = redact(text)[:MAX_LINE]
+        tail.append(line)
+        if on_line is not None:
+            on_line(line)
+
+    reader = Output(on_text, drawn, COLUMNS if screen else 0)
+    look: Any = getattr(cancel, "look", None)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    cancelled = timed_out = False
+
+    def stop() -> bool:
+        nonlocal cancelled, timed_out
+        if look is not None:
+            look(mark, reader.signs, reader.raw)
+        cancelled = cancel is not None and cancel.is_set()
+        timed_out = not cancelled and deadline is not None and time.monotonic() >= deadline
+        return cancelled or timed_out
+
+    try:
+        if screen:
+            screen.give_away()
+        fd = screen.ours if screen else process.stdout.fileno()  # type: ignore[union-attr]
         os.set_blocking(fd, False)
         with selectors.DefaultSelector() as selector:
             selector.register(fd, selectors.EVENT_READ)
-            while True:
-                if cancel is not None and cancel.is_set():
-                    cancelled = True
-                    break
-                if deadline is not None and time.monotonic() >= deadline:
-                    timed_out = True
-                    break
+            while not stop():
                 if selector.select(0.1):
-                    chunk = os.read(fd, 65_536)
+                    chunk = _read(fd)
                     if not chunk:
                         break
                     reader.feed(chunk)
@@ -168,22 +201,74 @@ def run(
                     # have come since we looked.
                     reader.feed(_rest(fd))
                     break
-        if not (cancelled or timed_out):
-            while process.poll() is None:
-                try:
-                    process.wait(0.1)
-                except subprocess.TimeoutExpired:
-                    if cancel is not None and cancel.is_set():
-                        cancelled = True
-                    elif deadline is not None and time.monotonic() >= deadline:
-                        timed_out = True
-                    else:
-                        continue
-                    break
+        while not (cancelled or timed_out) and process.poll() is None:
+            try:
+                process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                stop()
     finally:
+        if screen:
+            screen.close()
         _end(process)
+        if cancelled or timed_out:
+            _end_marked(mark)
     reader.close()
-    return Result(process.returncode, "\n".join(reader.tail), cancelled=cancelled, timed_out=timed_out)
+    return Result(process.returncode, "\n".join(tail), cancelled=cancelled, timed_out=timed_out)
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65_536)
+    except OSError as e:
+        if e.errno == errno.EIO:  # how a terminal says that everybody has closed it
+            return b""
+        raise
+
+
+class _Terminal:
+    """A terminal for a program to draw on; nobody's controlling terminal, so that nothing asks there."""
+
+    def __init__(self, ours: int, theirs: int) -> None:
+        self.ours = ours
+        self.theirs = theirs
+        # without colours; and a terminal that can move its cursor
+        self.env = {"TERM": "xterm", "NO_COLOR": "1"}
+
+    @classmethod
+    def open(cls) -> _Terminal | None:
+        """Return one, or ``None`` where the system has none: drawing is not worth a failure."""
+        try:
+            import fcntl
+            import struct
+            import termios
+
+            ours, theirs = os.openpty()
+        except (ImportError, OSError):
+            return None
+        terminal = cls(ours, theirs)
+        try:
+            modes = termios.tcgetattr(theirs)
+            modes[1] &= ~termios.OPOST  # line breaks as they are written
+            modes[3] &= ~termios.ECHO
+            termios.tcsetattr(theirs, termios.TCSANOW, modes)
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        except (OSError, termios.error):
+            terminal.close()
+            return None
+        return terminal
+
+    def give_away(self) -> None:
+        """Close the program's end, once it has it."""
+        if self.theirs >= 0:
+            os.close(self.theirs)
+            self.theirs = -1
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.give_away()
+        if self.ours >= 0:
+            os.close(self.ours)
+            self.ours = -1
 
 
 def foreground(argv: Sequence[str], env: Mapping[str, str], *, keep_open: Sequence[int] = ()) -> int:
@@ -230,7 +315,7 @@ def _rest(fd: int) -> bytes:
     out = b""
     with contextlib.suppress(BlockingIOError):
         while len(out) < 16 * 65_536:
-            chunk = os.read(fd, 65_536)
+            chunk = _read(fd)
             if not chunk:
                 break
             out += chunk
@@ -259,29 +344,15 @@ def _signal(group: int, number: int) -> None:
         pass
 
 
-class _Lines:
-    """Bytes in, redacted lines out; keeps the last of them."""
-
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
-        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-        self._on_line = on_line
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        *lines, self._rest = re.split(rb"[\r\n]+", self._rest + chunk)
-        for line in lines:
-            self._emit(line)
-        if len(self._rest) > 16 * MAX_LINE:
-            self._emit(self._rest)
-            self._rest = b""
-
-    def close(self) -> None:
-        self._emit(self._rest)
-        self._rest = b""
-
-    def _emit(self, raw: bytes) -> None:
-        line = redact(raw.decode("utf-8", "replace").rstrip())[:MAX_LINE]
-        if line:
-            self.tail.append(line)
-            if self._on_line is not None:
-                self._on_line(line)
+def _end_marked(mark: str) -> None:
+    """End what has left the group: a program that was told to stop leaves nothing that goes on writing."""
+    for _ in range(10):
+        found = marked(mark)
+        if not found:
+            return
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+        time.sleep(0.02)

@@ -100,8 +100,10 @@ def _path(context: Context) -> str:
 
 
 def all_notices(context: Context) -> list[dict[str, str]]:
-    """Return the notices of the start and those that kernels left in the runtime dir."""
-    found = list(context.notices)
+    """Return the notices of the start, those about interrupted jobs, and those that kernels have left."""
+    from overlayspawner.payload import interrupted
+
+    found = [*context.notices, *interrupted.notices(context)]
     directory = os.path.join(context.runtime, "notices")
     try:
         names = sorted(os.listdir(directory)) if context.runtime else []

@@ -186,7 +186,7 @@ class Resolving:
 
     def use(self, installer: Installer, lines: list[str], stage: Stage, **how: Any) -> None:
         """Have an installer do its work."""
-        installer.stage(self.ctx, lines, stage, **how)
+        installer.stage(self.ctx, lines, stage, on_packages=self.events.packages, **how)
 
     def staged(self, stage: Stage) -> Staged:
         """Return what the installer left, with scripts that start the env's Python."""

@@ -37,6 +37,8 @@ def test_what_is_set_arrives() -> None:
             "exclude_newer": "7 days",
             "kernel": "add",
             "start_deadline": 3,
+            "job_timeout": 600,
+            "job_silence": 0,
             "index_url": None,
         }
     )
@@ -47,6 +49,7 @@ def test_what_is_set_arrives() -> None:
     assert spec.deny == ["a", "b"]
     assert (spec.only_binary, spec.exclude_newer) == ([":all:"], "7 days")
     assert (spec.max_size, spec.kernel, spec.deadline) == (5_000_000_000, "add", 3.0)
+    assert (spec.job_timeout, spec.job_silence) == (600.0, 0.0)
     assert spec.mounts == [{"path": "/home/a", "ro": True}]
 
 
@@ -80,6 +83,10 @@ def test_what_is_set_arrives() -> None:
         ("max_size", True),
         ("start_deadline", 0),
         ("start_deadline", "soon"),
+        ("job_timeout", -1),
+        ("job_timeout", float("inf")),
+        ("job_silence", float("nan")),
+        ("job_silence", "long"),
         ("allow", ["numpy", "torch[cuda]"]),
         ("deny", ["numpy", "torch <"]),
         ("deny", "numpy torch"),

@@ -162,4 +162,4 @@ def test_the_environment_given_is_the_whole_one(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LEAK", "1")
     code = "import os; print(sorted(k for k in os.environ if k != 'LC_CTYPE'))"
     result = run([sys.executable, "-c", code], env={"ONLY": "1", "PATH": os.environ["PATH"]})
-    assert result.tail == "['ONLY', 'PATH']"
+    assert result.tail == "['ONLY', 'OVERLAYSPAWNER_RUN', 'PATH']"

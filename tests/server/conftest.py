@@ -30,7 +30,7 @@ EXTENSIONS = {
 }
 
 
-WRITERS_OWN = ("journal", "reserve-", "set-aside", "spare", "base.json", "snapshot.json")
+WRITERS_OWN = ("job-", "journal", "reserve-", "set-aside", "spare", "base.json", "snapshot.json")
 """Made by an env's first writer, whether or not it changes anything."""
 
 STUBS = "/.overlay/stubs"

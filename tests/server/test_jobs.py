@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -200,4 +201,91 @@ def test_events_are_numbered_and_nothing_goes_backwards() -> None:
     assert shares == sorted(shares) and max(shares) < 1
     assert job.revision is None
     assert [n for n, _, _ in runner.events_after(job, 4)] == numbers[4:]
+    assert runner.stop()
+
+
+def test_the_worker_outlives_whoever_listens_and_whatever_surrounds_a_job() -> None:
+    bugs: list[BaseException] = []
+
+    @contextlib.contextmanager
+    def held(job: Job) -> Iterator[None]:
+        if job.action == "sync":
+            raise OSError("before")
+        yield
+        raise OSError("after")
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a page that has gone")
+
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        if job.action == "undo":
+            raise SystemExit("of the whole server, thinks a library")
+        tell({"phase": "staging", "message": "half-way"})
+        return RESULT
+
+    runner = JobRunner(work, on_change=fails, on_bug=bugs.append, held=held)
+    runner.listen(fails)
+    jobs = [runner.submit(Job(action)) for action in ("sync", "install", "undo", "install")]
+    wait(runner, *jobs)
+    assert [job.state for job in jobs] == ["done", "done", "failed", "done"]
+    assert jobs[2].error is not None and jobs[2].error["code"] == "internal"
+    assert {str(bug) for bug in bugs} >= {"before", "after", "a page that has gone"}
+    assert runner.stop()
+
+
+def test_a_worker_that_died_is_replaced(gate: threading.Event) -> None:
+    runner = JobRunner(lambda job, tell, cancel: RESULT)
+    wait(runner, runner.submit(Job("sync")))
+    # what no handler can catch: the thread is gone
+    runner._queue.put(None)
+    assert runner._thread is not None
+    runner._thread.join(10)
+    again = runner.submit(Job("sync"))
+    wait(runner, again)
+    assert again.state == "done" and runner.stop()
+
+
+def test_who_waits_is_told_its_place(gate: threading.Event) -> None:
+    runner = JobRunner(held(gate))
+    jobs = [runner.submit(Job("sync")) for _ in range(4)]
+    while jobs[0].state != "running":
+        pass
+    assert [job.to_dict()["position"] for job in jobs] == [None, 1, 2, 3]
+    runner.cancel(jobs[2].id)
+    assert [job.to_dict()["position"] for job in jobs] == [None, 1, None, 2]
+    gate.set()
+    wait(runner, *jobs)
+    places = [data["position"] for _, kind, data in jobs[3].events if kind == "state"]
+    assert places[:2] == [3, 2] and places[-2:] == [None, None]
+    assert runner.stop()
+
+
+def test_who_comes_late_gets_the_whole_state() -> None:
+    def work(job: Job, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+        for n in range(MAX_EVENTS * 2):
+            tell({"phase": "downloading", "message": f"line {n}"})
+        return RESULT
+
+    runner = JobRunner(work)
+    job = runner.submit(Job("sync"))
+    wait(runner, job)
+    for sequence in (None, 0, 5, job.sequence + 1):
+        ((number, kind, data),) = runner.events_after(job, sequence)
+        assert (number, kind, data["state"]) == (job.sequence, "state", "done")
+        assert data["log"][-1] == f"line {MAX_EVENTS * 2 - 1}"
+    assert [e[0] for e in runner.events_after(job, job.sequence - 2)] == [job.sequence - 1, job.sequence]
+    assert runner.events_after(job, job.sequence) == []
+    assert runner.stop()
+
+
+def test_jobs_of_an_earlier_server_are_the_oldest() -> None:
+    runner = JobRunner(lambda job, tell, cancel: RESULT)
+    new, old = Job("sync"), Job("install")
+    wait(runner, runner.submit(new))
+    old.outcome = "cancelled", OverlayError("interrupted")
+    old.end()
+    runner.remember([old])
+    runner.remember([old])
+    assert runner.jobs() == [new, old] and runner.current() is None
+    assert runner.cancel(old.id).was_interrupted
     assert runner.stop()

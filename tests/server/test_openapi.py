@@ -13,7 +13,8 @@ from openapi_spec_validator import validate
 
 from overlayspawner.payload.actions import FIELDS
 from overlayspawner.payload.contract import CODES, KINDS, LIFETIMES, MODES
-from overlayspawner.payload.server import body, jobs
+from overlayspawner.payload.installer import progress
+from overlayspawner.payload.server import body, job, jobs
 from overlayspawner.payload.server.handlers import ROUTES, SCOPES, OverlayHandler
 from tests.server.conftest import RunningServer
 
@@ -61,6 +62,8 @@ def test_the_lists_of_values_are_the_code_s() -> None:
         field for fields in FIELDS.values() for field in fields
     }
     assert set(schemas["Job"]["properties"]["state"]["enum"]) == {"queued", "running", *jobs.FINISHED}
+    assert tuple(schemas["JobPackage"]["properties"]["state"]["enum"]) == progress.STATES
+    assert schemas["Job"]["properties"]["packages"]["maxItems"] == job.MAX_PACKAGES == progress.MAX_PACKAGES
     status = schemas["Status"]["properties"]
     assert tuple(status["mode"]["enum"]) == MODES
     assert tuple(status["kind"]["enum"]) == KINDS

@@ -19,8 +19,8 @@ from tests.support.index import LocalIndex
 pytestmark = pytest.mark.slow
 
 
-def events(server: RunningServer, job: str, last: int | None = None) -> list[tuple[int, str, dict[str, Any]]]:
-    """Read a job's stream to its end."""
+def events(server: RunningServer, job: str, last: int | None = 0) -> list[tuple[int, str, dict[str, Any]]]:
+    """Read a job's stream to its end; with ``None`` as one that connects for the first time."""
     headers = {} if last is None else {"Last-Event-ID": str(last)}
     answer = server.get(f"overlay/v1/jobs/{job}/events", headers=headers)
     if answer.status_code == 204:

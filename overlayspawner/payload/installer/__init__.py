@@ -18,6 +18,7 @@ from overlayspawner.payload.stage import Stage
 if TYPE_CHECKING:
     from overlayspawner.payload.events import Events
     from overlayspawner.payload.installer.preview import Planned
+    from overlayspawner.payload.installer.progress import OnPackages
 
 OnLine = Callable[[str], None]
 
@@ -42,6 +43,7 @@ class Installer(Protocol):
         dry: bool = False,
         offline: bool = False,
         on_line: Optional[OnLine] = None,
+        on_packages: Optional[OnPackages] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
         """Put everything into ``stage`` that ``requirements`` need and ``visible`` lacks.
@@ -67,6 +69,8 @@ class Installer(Protocol):
             Only from what is on this machine already.
         on_line:
             Called with each line of the tool's output.
+        on_packages:
+            Called with packages that have got further; see :mod:`overlayspawner.payload.installer.progress`.
         cancel:
             Asked whether to stop.
 

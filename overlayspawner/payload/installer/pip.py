@@ -16,7 +16,10 @@ from overlayspawner.payload.dists import Dist, image_dists, needs, overlay_dists
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import limits_of, pip_env
+from overlayspawner.payload.installer.pip_progress import RAW, PipProgress
 from overlayspawner.payload.installer.preview import Planned
+from overlayspawner.payload.installer.progress import OnPackages
+from overlayspawner.payload.installer.traces import temporary
 from overlayspawner.payload.limits import Limits
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import Cancel, redact, run
@@ -63,6 +66,7 @@ class Pip:
         dry: bool = False,
         offline: bool = False,
         on_line: Optional[OnLine] = None,
+        on_packages: Optional[OnPackages] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
         """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
@@ -71,6 +75,7 @@ class Pip:
             raise OverlayError("index-unreachable", "pip can't install without its index.", status=502)
         # its cache of wheels built here can't be left out for some names
         more = {"PIP_NO_CACHE_DIR": "1"} if rebuild else {}
+        shown = PipProgress(on_line, on_packages)
         items = self.report(
             ctx,
             requirements,
@@ -80,12 +85,13 @@ class Pip:
             constraints=constraints,
             build=build,
             more=more,
-            on_line=on_line,
+            shown=shown,
             cancel=cancel,
         )
         if dry:
             return
         limits = limits_of(ctx)
+        shown.planned(items)
         stage.origins.update(origins(items))
         hashed, other = wanted(items, requirements)
         exactly = ["--no-deps", "--ignore-installed", "--no-compile", "--prefix", stage.prefix]
@@ -95,7 +101,7 @@ class Pip:
             if lines:
                 path = stage.write(name, "".join(line + "\n" for line in lines))
                 exact = ["--require-hashes"] if lines is hashed else []
-                self._run(stage, env, [*exactly, *exact, "-r", path], limits, on_line, cancel)
+                self._run(stage, env, [*exactly, *exact, "-r", path], limits, shown, cancel)
 
     def preview(self, ctx: Context, requirements: Sequence[str], stage: Stage, **how: Any) -> list[Planned]:
         """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
@@ -109,7 +115,7 @@ class Pip:
         env: dict[str, str],
         arguments: Sequence[str],
         limits: Limits,
-        on_line: Optional[OnLine],
+        shown: PipProgress,
         cancel: Optional[Cancel],
     ) -> None:
         # -I: neither the current directory nor ~/.local decide what is installed
@@ -119,7 +125,11 @@ class Pip:
             argv = [self.host, *argv[1:], "--python", stage.env.python]
         # the last word: these limits stand after all that is set or given otherwise
         argv += ["install", "--log", log, *arguments, *limits.for_pip(self.version)]
-        result = run(argv, env=env, cwd=stage.path, on_line=on_line, cancel=cancel)
+        argv += ["--progress-bar", "raw"] if numbers(self.version) >= RAW else []
+        how: dict[str, Any] = {"on_line": shown.line, "drawn": shown.drawn, "terminal": False}
+        with temporary(env) as environ:
+            result = run(argv, env=environ, cwd=stage.path, cancel=cancel, **how)
+        shown.packages.finish()
         if result.rc != 0 or result.cancelled:
             raise failure(result, stage.path, "pip", _refused_pages(log))
 
@@ -135,6 +145,7 @@ class Pip:
         build: bool,
         more: dict[str, str],
         on_line: Optional[OnLine] = None,
+        shown: Optional[PipProgress] = None,
         cancel: Optional[Cancel] = None,
     ) -> list[dict[str, Any]]:
         """Return the ``install`` list of pip's report, for the arguments of :meth:`stage`.
@@ -143,12 +154,15 @@ class Pip:
         ----------
         more:
             Variables for pip besides its usual ones; places to look in come on top of those that are set.
+        shown:
+            Reads pip's lines, instead of ``on_line``.
 
         Raises
         ------
         OverlayError
             As :meth:`stage`.
         """
+        shown = shown or PipProgress(on_line, None)
         env = pip_env(ctx)
         limits = limits_of(ctx)
         places = " ".join(filter(None, [env.get("PIP_FIND_LINKS"), more.get("PIP_FIND_LINKS")]))
@@ -164,7 +178,7 @@ class Pip:
         if bounds:
             arguments += ["-c", stage.write("constraints.txt", "".join(line + "\n" for line in bounds))]
         arguments += [] if build else ["--only-binary", ":all:"]
-        self._run(stage, env, [*arguments, *(["--upgrade"] if upgrade else [])], limits, on_line, cancel)
+        self._run(stage, env, [*arguments, *(["--upgrade"] if upgrade else [])], limits, shown, cancel)
         items = _read_report(report)
         again = hidden(stage.env, requirements, visible, {normalise(i["metadata"]["name"]) for i in items})
         if again:
@@ -173,7 +187,7 @@ class Pip:
             arguments += ["-r", stage.write("again.txt", "".join(line + "\n" for line in again))]
             arguments += [] if build else ["--only-binary", ":all:"]
             arguments += ["-c", os.path.join(stage.path, "constraints.txt")] if bounds else []
-            self._run(stage, env, arguments, limits, on_line, cancel)
+            self._run(stage, env, arguments, limits, shown, cancel)
             items += _read_report(report)
         check_hashes(items, constraints)
         return items
@@ -186,10 +200,14 @@ def find(ctx: Context) -> Optional[Pip]:
     found = found or image_dists(ctx.base).get("pip")
     if found is None:
         return None
-    numbers = tuple(int(part) if part.isdigit() else 0 for part in found.version.split(".")[:2])
-    if numbers < (OLDEST_OTHER if isolated else OLDEST):
+    if numbers(found.version) < (OLDEST_OTHER if isolated else OLDEST):
         return None
     return Pip(found.version, ctx.base.executable if isolated else "")
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version of pip."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
 
 
 def _pins(requirements: Sequence[str], visible: Sequence[Dist], upgrade: Sequence[str]) -> list[str]:

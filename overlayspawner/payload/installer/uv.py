@@ -16,6 +16,9 @@ from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import limits_of, uv_env
 from overlayspawner.payload.installer.preview import Planned
+from overlayspawner.payload.installer.progress import OnPackages
+from overlayspawner.payload.installer.traces import sweep, temporary
+from overlayspawner.payload.installer.uv_progress import UvProgress, with_bars
 from overlayspawner.payload.limits import NONE, Limits
 from overlayspawner.payload.procs import Cancel, clean_env, run
 from overlayspawner.payload.requirements import normalise
@@ -57,6 +60,7 @@ class Uv:
         dry: bool = False,
         offline: bool = False,
         on_line: Optional[OnLine] = None,
+        on_packages: Optional[OnPackages] = None,
         cancel: Optional[Cancel] = None,
     ) -> None:
         """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
@@ -67,8 +71,14 @@ class Uv:
         argv += [] if build or "--no-build" in argv else ["--no-build"]
         argv += ["--dry-run"] if dry else []
         argv += ["--offline"] if offline else []
-        result = run(argv, env=self.env(ctx), cwd=stage.path, on_line=on_line, cancel=cancel)
+        shown = UvProgress(on_line, on_packages)
+        # by the storage's own clock
+        began = os.stat(os.path.join(stage.path, "requirements.txt")).st_mtime_ns
+        with temporary(with_bars(self.env(ctx))) as env:
+            result = run(argv, env=env, cwd=stage.path, on_line=shown.line, drawn=shown.drawn, cancel=cancel)
+        shown.packages.finish()
         if result.rc != 0 or result.cancelled:
+            sweep(env["UV_CACHE_DIR"], began)
             raise failure(result, stage.path, "uv")
 
     def preview(self, ctx: Context, requirements: Sequence[str], stage: Stage, **how: Any) -> list[Planned]:

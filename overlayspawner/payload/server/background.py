@@ -84,6 +84,7 @@ class Background:
         self._changed: Optional[tuple[int, list[dict[str, str]]]] = None
         self._job: Optional[Job] = None
         self._attempts = 0
+        self._remembered = False
         self._failures = 0
         self._said = ""
         self._restore_at: Optional[float] = 0.0
@@ -188,6 +189,7 @@ class Background:
         if looking:
             try:
                 self._repair()
+                self._remember()
                 self._adopt()
             except OverlayError as e:
                 error = e  # what is to be told does not wait for it
@@ -224,6 +226,12 @@ class Background:
         if self.service.jobs.current() is None and pending(env):
             with acquire(env, who="server") as lease:
                 repair(overlay, env, lease)
+
+    def _remember(self) -> None:
+        """Once: list the jobs of an earlier server, whose end is known now that all is repaired."""
+        if not self._remembered:
+            self._remembered = True
+            self.service.remember_interrupted()
 
     def _adopt(self) -> None:
         from overlayspawner.payload import adopt

@@ -6,16 +6,18 @@ neither tornado nor the change engine; both are handed in.
 
 from __future__ import annotations
 
+import contextlib
 import queue
-import secrets
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.procs import redact
+from overlayspawner.payload.server.job import FINISHED, MAX_EVENTS, MAX_LINE, Event, Job, clean, now
+
+__all__ = ["FINISHED", "KEEP", "MAX_EVENTS", "MAX_LINE", "MAX_WAITING", "Event", "Job", "JobRunner"]
 
 KEEP = 50
 """Jobs remembered, finished ones included."""
@@ -23,104 +25,10 @@ KEEP = 50
 MAX_WAITING = 20
 """Jobs in the queue; more are refused."""
 
-MAX_EVENTS = 400
-"""Events kept of one job; older ones are dropped."""
+_AGAIN = "Ask for it again."
 
-MAX_LINE = 2000
-"""Characters kept of one line of a log."""
-
-FINISHED = ("done", "failed", "cancelled")
-
-# What share of the work lies behind when a phase begins: an estimate for a progress bar, nothing more.
-_PROGRESS = {
-    "resolving": 0.1,
-    "downloading": 0.3,
-    "building": 0.5,
-    "staging": 0.7,
-    "committing": 0.9,
-    "done": 1.0,
-}
-
-Event = dict[str, Any]
-Work = Callable[["Job", Callable[[Event], None], threading.Event], dict[str, Any]]
-
-
-def now() -> str:
-    """Return the time as ISO 8601 in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def clean(text: object) -> str:
-    """Return one line that may be shown: bounded, without credentials and control characters."""
-    line = "".join(c if c.isprintable() else " " for c in str(text)[: MAX_LINE * 4])
-    line = redact(line)
-    return line if len(line) <= MAX_LINE else line[:MAX_LINE] + " …"
-
-
-class Job:
-    """One action of the server extension.
-
-    Parameters
-    ----------
-    action:
-        Name of the action.
-    request:
-        The action's fields: see :data:`actions.FIELDS`; what is left out has its default.
-    who:
-        The user that asked (``server`` for what it does by itself), for the revision.
-    """
-
-    def __init__(self, action: str, request: Mapping[str, Any] | None = None, who: str = "") -> None:
-        # Not a counter: a page that outlived a restart must not be shown another job under its number.
-        self.id = secrets.token_hex(8)
-        self.action = action
-        self.request: dict[str, Any] = {"install": [], "uninstall": [], "upgrade": [], **(request or {})}
-        self.who = who
-        self.state = "queued"
-        self.phase = ""
-        self.message = ""
-        self.progress = 0.0
-        self.plan: dict[str, Any] | None = None
-        self.revision: int | None = None
-        self.failed: list[dict[str, str]] = []
-        self.error: dict[str, str] | None = None
-        self.created = now()
-        self.started: str | None = None
-        self.finished: str | None = None
-        self.cancel = threading.Event()
-        self.events: deque[tuple[int, str, dict[str, Any]]] = deque(maxlen=MAX_EVENTS)
-        self.sequence = 0
-
-    def to_dict(self, *, log: bool = False) -> dict[str, Any]:
-        """Return the JSON shape.
-
-        Parameters
-        ----------
-        log:
-            With ``log``: the messages so far.
-        """
-        out: dict[str, Any] = {
-            "id": self.id,
-            "action": self.action,
-            "who": self.who,
-            "request": self.request,
-            "state": self.state,
-            "phase": self.phase,
-            "message": self.message,
-            "progress": self.progress,
-            "plan": self.plan,
-            "revision": self.revision,
-            "failed": self.failed,
-            "error": self.error,
-            "created": self.created,
-            "started": self.started,
-            "finished": self.finished,
-        }
-        if log:
-            out["log"] = [
-                data["message"] for _, kind, data in self.events if kind == "progress" and data["message"]
-            ]
-        return out
+Work = Callable[[Job, Callable[[Event], None], threading.Event], dict[str, Any]]
+Held = Callable[[Job], "contextlib.AbstractContextManager[None]"]
 
 
 class JobRunner:
@@ -136,6 +44,8 @@ class JobRunner:
         Called, in any thread, whenever a job changes.
     on_bug:
         Called in the worker thread when ``work`` raised something else than an :class:`OverlayError`.
+    held:
+        Gives what is entered, in the worker thread, around each job and its end.
     """
 
     def __init__(
@@ -144,10 +54,12 @@ class JobRunner:
         *,
         on_change: Callable[[Job], None] | None = None,
         on_bug: Callable[[BaseException], None] | None = None,
+        held: Held | None = None,
     ) -> None:
         self._work = work
         self._on_change = on_change
         self._on_bug = on_bug
+        self._held = held or (lambda job: contextlib.nullcontext())
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._lock = threading.RLock()
@@ -172,16 +84,26 @@ class JobRunner:
                     "The server is stopping." if self._stopping else f"{waiting} changes are waiting already."
                 )
                 raise OverlayError("busy", why, "Wait until they are done.", status=409)
+            job.position = sum(1 for j in self._jobs.values() if j.state not in FINISHED)
             self._jobs[job.id] = job
             self._prune()
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 # A daemon, so that a change that hangs on dead storage can't keep the server from ending;
                 # `stop` gives it time to end well.
                 self._thread = threading.Thread(target=self._run, name="overlay-jobs", daemon=True)
                 self._thread.start()
-        self._emit(job, "state", job.to_dict())
+        self._emit(job, "state")
         self._queue.put(job)
         return job
+
+    def remember(self, jobs: list[Job]) -> None:
+        """Take in finished jobs of an earlier server, as the oldest."""
+        with self._lock:
+            for job in jobs:
+                if job.id not in self._jobs:
+                    self._jobs[job.id] = job
+                    self._jobs.move_to_end(job.id, last=False)
+            self._prune()
 
     def get(self, ident: str) -> Job:
         """Return a job by its id.
@@ -227,9 +149,13 @@ class JobRunner:
             job.cancel.set()
             waiting = job.state == "queued"
             if waiting:
-                self._finish(job, "cancelled", OverlayError("cancelled", "It was cancelled before it began."))
+                why = OverlayError("cancelled", "It was cancelled before it began.")
+                if self._stopping:
+                    why = OverlayError("interrupted", "The server stopped before it began.", _AGAIN)
+                job.outcome = "cancelled", why
+                self._emit(job, "state", end=True)
         if waiting:
-            self._emit(job, "state", job.to_dict())
+            self._moved()
         return job
 
     def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -243,9 +169,16 @@ class JobRunner:
 
         return stop
 
-    def events_after(self, job: Job, sequence: int) -> list[tuple[int, str, dict[str, Any]]]:
-        """Return the events of a job with a number greater than ``sequence``."""
+    def events_after(self, job: Job, sequence: int | None) -> list[tuple[int, str, dict[str, Any]]]:
+        """Return the events of a job with a number greater than ``sequence``.
+
+        For ``None``, and where some of them are no longer kept, that is one event, ``state``: the job as it
+        is now, with its log. A number that has not been given yet is some other job's.
+        """
         with self._lock:
+            oldest = job.events[0][0] if job.events else job.sequence + 1
+            if sequence is None or sequence + 1 < oldest or sequence > job.sequence:
+                return [(job.sequence, "state", job.to_dict(log=True))]
             return [e for e in job.events if e[0] > sequence]
 
     def stop(self, timeout: float = 10.0) -> bool:
@@ -281,84 +214,103 @@ class JobRunner:
             if job is None:
                 return
             with self._lock:
-                if job.state != "queued":
-                    continue
-                job.state = "running"
-                job.started = now()
-            self._emit(job, "state", job.to_dict())
-            self._one(job)
-            self._emit(job, "state", job.to_dict())
+                begins = job.state == "queued"
+                if begins:
+                    job.state, job.started, job.position = "running", now(), None
+            if begins:
+                self._emit(job, "state")
+                self._moved()
+                self._one(job)
+            elif job.was_interrupted:
+                with self._kept(job):
+                    pass  # it had waited: the next server shall know
 
     def _one(self, job: Job) -> None:
         def on_event(event: Event) -> None:
-            self._progress(job, event)
-
-        try:
-            result = self._work(job, on_event, job.cancel)
-        except OverlayError as e:
-            state = "cancelled" if e.code == "cancelled" else "failed"
-            if state == "cancelled" and self._stopping:
-                e = OverlayError("interrupted", hint="Ask for it again.")
-            self._finish(job, state, e)
-        except BaseException as e:
-            # The worker outlives every bug; the user gets a code, the log the traceback.
-            if self._on_bug is not None:
-                self._on_bug(e)
-            hint = "The server's log says more. `overlay doctor` checks the overlay."
-            self._finish(job, "failed", OverlayError("internal", f"An unexpected {type(e).__name__}.", hint))
-        else:
             with self._lock:
-                job.plan = result.get("plan")
-                revision = result.get("revision") or {}
-                job.revision = revision["id"] if revision.get("changed") else None
-                job.failed = [
-                    {key: clean(item.get(key) or "") for key in ("requirement", "reason", "hint")}
-                    for item in result.get("failed")
-                    or (job.plan or {}).get("failed")
-                    or result.get("left_out")
-                    or ()
-                ]
-                job.progress = 1.0
-            self._finish(job, "done", None)
+                data = job.take(event)
+            self._emit(job, "progress", data)
 
-    def _finish(self, job: Job, state: str, error: OverlayError | None) -> None:
-        with self._lock:
-            job.state = state
-            job.finished = now()
-            job.phase = ""
-            if error is not None:
-                job.error = {
-                    key: "\n".join(clean(line) for line in value.splitlines()[-200:])
-                    for key, value in error.to_dict().items()
-                }
-                job.message = job.error["message"]
+        with self._kept(job):
+            try:
+                result = self._work(job, on_event, job.cancel)
+            except OverlayError as e:
+                state = "cancelled" if e.code == "cancelled" else "failed"
+                if state == "cancelled" and self._stopping:
+                    e = OverlayError("interrupted", hint=_AGAIN)
+                job.outcome = state, e
+            except BaseException as e:
+                # The worker outlives every bug; the user gets a code, the log the traceback.
+                self._bug(e)
+                hint = "The server's log says more. `overlay doctor` checks the overlay."
+                why = f"An unexpected {type(e).__name__}."
+                job.outcome = "failed", OverlayError("internal", why, hint)
+            else:
+                self._take_result(job, result)
+                job.outcome = "done", None
+        self._emit(job, "state", end=True)
+        self._moved()
 
-    def _progress(self, job: Job, event: Event) -> None:
-        phase = str(event.get("phase") or job.phase)
-        given = event.get("progress")
-        with self._lock:
-            job.phase = phase
-            job.message = clean(event.get("message") or "")
-            share = float(given) if isinstance(given, (int, float)) else _PROGRESS.get(phase, job.progress)
-            # a bar never runs backwards, and is full only when the job is done
-            job.progress = max(job.progress, min(share, 0.99))
-            plan = event.get("plan")
-            if isinstance(plan, dict):
-                job.plan = plan
-            data = {"phase": job.phase, "message": job.message, "progress": job.progress}
-            if event.get("package"):
-                data["package"] = clean(event["package"])
-        self._emit(job, "progress", data)
+    @contextlib.contextmanager
+    def _kept(self, job: Job) -> Iterator[None]:
+        """Enter what surrounds a job; no fault of that is the job's."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._held(job))
+            except BaseException as e:
+                self._bug(e)
+            yield
+            try:
+                stack.close()
+            except BaseException as e:
+                self._bug(e)
 
-    def _emit(self, job: Job, kind: str, data: dict[str, Any]) -> None:
+    def _bug(self, error: BaseException) -> None:
+        if self._on_bug is not None:
+            with contextlib.suppress(Exception):
+                self._on_bug(error)
+
+    def _take_result(self, job: Job, result: dict[str, Any]) -> None:
         with self._lock:
+            job.plan = result.get("plan")
+            revision = result.get("revision") or {}
+            job.revision = revision["id"] if revision.get("changed") else None
+            job.failed = [
+                {key: clean(item.get(key) or "") for key in ("requirement", "reason", "hint")}
+                for item in result.get("failed")
+                or (job.plan or {}).get("failed")
+                or result.get("left_out")
+                or ()
+            ]
+
+    def _moved(self) -> None:
+        """Tell the waiting jobs where they are in the queue now."""
+        moved = []
+        with self._lock:
+            active = [j for j in self._jobs.values() if j.state not in FINISHED]
+            active.sort(key=lambda j: j.state == "queued")
+            for place, job in enumerate(active):
+                if job.state == "queued" and job.position != place:
+                    job.position = place
+                    moved.append(job)
+        for job in moved:
+            self._emit(job, "state")
+
+    def _emit(self, job: Job, kind: str, data: dict[str, Any] | None = None, *, end: bool = False) -> None:
+        """Add an event and tell everybody; with ``end`` the job is over from that very event on."""
+        with self._lock:
+            if end:
+                job.end()
             job.sequence += 1
-            job.events.append((job.sequence, kind, data))
-            listeners = list(self._listeners)
+            job.events.append((job.sequence, kind, job.to_dict() if data is None else data))
+            callbacks = list(self._listeners)
         if self._on_change is not None:
-            self._on_change(job)
-        for callback in listeners:
-            callback()
+            callbacks.insert(0, partial(self._on_change, job))
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception as e:
+                self._bug(e)  # a stream that has gone is no reason to stop working
 
     def _prune(self) -> None:
         finished = [j.id for j in self._jobs.values() if j.state in FINISHED]

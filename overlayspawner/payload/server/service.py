@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from overlayspawner.payload import actions, dists, gate, report
+from overlayspawner.payload import actions, dists, gate, interrupted, report
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.follow import Follower
+from overlayspawner.payload.joblimits import JobLimits
+from overlayspawner.payload.lease import Busy
 from overlayspawner.payload.requirements import parse
 from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
@@ -27,6 +31,12 @@ PLAN_TIMEOUT = 120.0
 
 MAX_PLANS = 4
 """Plans that are made at the same time."""
+
+LEASE_PATIENCE = 600.0
+"""Seconds that a job waits for another server that is changing the overlay."""
+
+LEASE_PAUSE = 1.0
+"""Seconds between two attempts."""
 
 T = TypeVar("T")
 
@@ -53,7 +63,7 @@ class Service:
         self._on_activity = on_activity
         self._readers = 0
         self._plans = 0
-        self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug)
+        self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug, held=self._noted)
 
     def follow(self) -> None:
         """Look whether a repair in a terminal has brought an overlay back. Never raises."""
@@ -216,9 +226,47 @@ class Service:
         report.ask_next(self.context, body.mode(request))
         return {"mode": report.next_start(self.context)}
 
+    def dismiss(self, job: Job) -> None:
+        """Tell no more that a job was interrupted. Reads and writes the user's storage."""
+        interrupted.forget(self.context.for_changes(), job.id)
+
+    def remember_interrupted(self) -> None:
+        """List what an earlier server was doing when it stopped. Reads the user's storage."""
+        self.jobs.remember([_interrupted(data) for data in reversed(interrupted.found(self.context))])
+
+    @contextlib.contextmanager
+    def _noted(self, job: Job) -> Iterator[None]:
+        """Keep a note of a job in the user's storage while it runs, and afterwards if it was interrupted."""
+        record = interrupted.begin(self.context.for_changes(), {**job.to_dict(), "started": job.started})
+        yield
+        if record is not None:
+            record.end(keep=job.was_interrupted)
+
     def _work(self, job: Job, on_event: Callable[[Event], None], cancel: threading.Event) -> dict[str, Any]:
         context = self.context.for_changes()
-        return actions.run(context, job.action, job.request, on_event=on_event, cancel=cancel, who=job.who)
+        limits = JobLimits(
+            cancel,
+            total=context.spec.job_timeout,
+            silence=context.spec.job_silence,
+            on_ask=self._on_activity,
+        )
+        until = time.monotonic() + LEASE_PATIENCE
+        while True:
+            try:
+                return actions.run(
+                    context, job.action, job.request, on_event=on_event, cancel=limits, who=job.who
+                )
+            except Busy as e:
+                if time.monotonic() >= until:
+                    raise
+                on_event({"phase": "waiting", "message": e.message})
+                if cancel.wait(LEASE_PAUSE):
+                    raise OverlayError("cancelled", "It was cancelled before it began.", status=409) from None
+                limits.restart()
+            except OverlayError as e:
+                if e.code != "cancelled" or not limits.over:
+                    raise
+                raise _too_long(job, limits, e) from None
 
     def _changed(self, job: Job) -> None:
         if self._on_activity is not None:
@@ -229,3 +277,34 @@ class Service:
 
     def _bug(self, error: BaseException) -> None:
         self.log.error("overlayspawner: a job failed unexpectedly", exc_info=error)
+
+
+def _too_long(job: Job, limits: JobLimits, error: OverlayError) -> OverlayError:
+    """Return the error for a job that passed one of its limits: what it hung at."""
+    names = [entry["name"] for entry in job.packages.values() if entry["state"] == job.phase]
+    what = ", ".join(names[:3]) + (" and others" if names[3:] else "")
+    doing = {
+        "resolving": "looking for versions that fit, which needs the package index",
+        "downloading": f"downloading {what or 'packages'}",
+        "building": f"building {what or 'a package'}",
+    }.get(job.phase, job.message or "working")
+    if limits.over == "silence":
+        why = f"There was no sign of life for {limits.silence:g} seconds while {doing}."
+    else:
+        why = f"It took longer than {limits.total:g} seconds, and was stopped while {doing}."
+    hint = "Try again; if it goes on, ask your administrator" + (
+        " about the package index." if job.phase in ("resolving", "downloading") else "."
+    )
+    return OverlayError("timeout", f"{why} Nothing was changed.", hint, status=504, log=error.log)
+
+
+def _interrupted(data: dict[str, Any]) -> Job:
+    """Return the job of an earlier server as one of this server's list."""
+    job = Job(data["action"], data["request"], str(data.get("who") or ""))
+    job.id = data["id"]
+    job.created = str(data.get("created") or job.created)
+    job.started = data["started"] if isinstance(data.get("started"), str) else None
+    error = OverlayError("interrupted", interrupted.sentence(data), interrupted.hint(data))
+    job.outcome = "done" if data["outcome"] == "completed" else "cancelled", error
+    job.end()
+    return job
