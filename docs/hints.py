@@ -246,6 +246,14 @@ HINTS = {
         "or the Python that is needed."
     ),
     "conflict": "Change one of the requirements that the message names.",
+    "would-break": (
+        "Ask for other versions: `overlay plan` names what would not break anything, where there is such. Or "
+        "install anyway: `overlay install --anyway`, or `force` in the REST interface. See "
+        "[What the image's packages need](../explanation/conflicts.md)."
+    ),
+    "plan-changed": (
+        "Ask for the plan again and look at it: the index, the overlay or the image has changed since."
+    ),
     "policy": (
         "Ask for another version or another package. The message names the rule; rules are the "
         "administrator's (`overlay_deny`, `overlay_allow`, `overlay_only_binary`, `overlay_exclude_newer`), "

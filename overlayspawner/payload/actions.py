@@ -11,17 +11,20 @@ from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.procs import Cancel
 
 FIELDS: dict[str, tuple[str, ...]] = {
-    "install": ("install",),
-    "uninstall": ("uninstall",),
-    "upgrade": ("upgrade",),
-    "sync": (),
+    "install": ("install", "force", "expect"),
+    "uninstall": ("uninstall", "expect"),
+    "upgrade": ("upgrade", "force", "expect"),
+    "sync": ("force", "expect"),
     "restore": ("revision",),
     "undo": ("revision",),
     "reset": (),
     "import": ("source",),
 }
 """Action to the fields that its request may have. ``install``, ``uninstall`` and ``upgrade`` are lists of
-texts, ``revision`` is a number (missing: the latest that makes sense), ``source`` a text."""
+texts, ``revision`` is a number (missing: the latest that makes sense), ``source`` a text. ``force`` is true
+where something may stop working, ``expect`` is the one of the plan that was agreed to."""
+
+_GIVEN = {"force": False, "expect": None}
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -74,7 +77,9 @@ def run(
     if action in ("install", "uninstall", "upgrade", "sync"):
         from overlayspawner.payload.apply import apply
 
-        out = apply(ctx, action, **{key: request.get(key, ()) for key in FIELDS[action]}, **common)
+        out = apply(
+            ctx, action, **{key: request.get(key, _GIVEN.get(key, ())) for key in FIELDS[action]}, **common
+        )
     elif action == "undo":
         from overlayspawner.payload.undo import undo
 

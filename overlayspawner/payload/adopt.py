@@ -29,6 +29,7 @@ from overlayspawner.payload.dists import (
     user_site,
 )
 from overlayspawner.payload.foreign import compare
+from overlayspawner.payload.keeping import adopted
 from overlayspawner.payload.lease import PATIENCE, Lease, acquire, overlay_lock, storage_error
 from overlayspawner.payload.leftovers import is_partial, leftovers
 from overlayspawner.payload.mend import flagged, mend, missing, notices
@@ -327,6 +328,7 @@ class _Adoption:
                 raise
             write(True)
             self._remember(after, found, touched, gone)
+        adopted(self.ctx, add, found)
         snapshot.write(self.env, now, adopted=self.name)
         return revision
 

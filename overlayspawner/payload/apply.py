@@ -5,14 +5,24 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import adopt, events, gate, lockfile, merge, removal, revisions
+from overlayspawner.payload import (
+    adopt,
+    constraints,
+    events,
+    gate,
+    lockfile,
+    merge,
+    removal,
+    revisions,
+    space,
+)
 from overlayspawner.payload import plan as plans
 from overlayspawner.payload.breaks import breaks
 from overlayspawner.payload.change import Commit, edited, repair
+from overlayspawner.payload.consent import Consent, check_space
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import (
@@ -29,7 +39,8 @@ from overlayspawner.payload.lease import PATIENCE, acquire, storage_error
 from overlayspawner.payload.mark import Mark, Since, latest, under
 from overlayspawner.payload.moves import plan_ops, tree_of
 from overlayspawner.payload.procs import Cancel, redact
-from overlayspawner.payload.requirements import Requirement, Requirements, parse, parse_all, parse_name
+from overlayspawner.payload.request import Start, parsed
+from overlayspawner.payload.requirements import Requirement, Requirements, parse
 from overlayspawner.payload.resolving import WHOLE, Resolving
 from overlayspawner.payload.splits import splits
 from overlayspawner.payload.stage import Stage, Staged, incomplete, name_of_url
@@ -48,6 +59,8 @@ def apply(
     cancel: Optional[Cancel] = None,
     who: str = "",
     argv: Sequence[str] = (),
+    force: bool = False,
+    expect: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
     """Change the overlay, all or nothing.
 
@@ -69,6 +82,10 @@ def apply(
         Who changes it, as shown to others that have to wait; kept in the history.
     argv:
         The command as the user typed it, for the history; made from the request when empty.
+    force:
+        Also if it breaks something that stays. The lines that do so are remembered.
+    expect:
+        The ``expect`` of the plan that was agreed to: what comes otherwise is refused.
 
     Returns
     -------
@@ -93,48 +110,17 @@ def apply(
         events=Events(on_event, cancel),
         who=who,
         argv=argv,
+        force=force,
+        expect=expect,
     )
     return job.start()
 
 
-def parsed(install: Sequence[str], uninstall: Sequence[str], upgrade: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of a request, read.
-
-    Raises
-    ------
-    OverlayError
-        ``bad-requirement``, ``option-not-allowed``.
-    """
-    return {
-        "install": parse_all(install),
-        "uninstall": [parse_name(name) for name in _texts(uninstall)],
-        "upgrade": [parse_name(name) for name in _texts(upgrade)],
-    }
-
-
-def _texts(value: object) -> list[object]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise OverlayError("bad-requirement", "Names must be a list of texts.")
-    return list(value)
-
-
-@dataclass
-class Start:
-    """What a change starts from: the lines before and after it, what there is, and what leaves."""
-
-    before: Requirements
-    after: Requirements
-    overlay: dict[str, Dist]
-    base: dict[str, Dist]
-    admin: list[Requirement]
-    remaining: list[Requirement]
-    named: list[str]
-    unneeded: list[str]
-    comes_in: bool
-
-
 class Job(Resolving):
     """One run of :func:`apply`, and what other changes are made of."""
+
+    asks = True
+    """Whether it is refused where it breaks something that nobody agreed to."""
 
     def start(self) -> dict[str, Any]:
         """Take the lease and run; see :func:`apply` for what is returned and raised."""
@@ -166,9 +152,12 @@ class Job(Resolving):
         at = self.begin(before)
         if at.comes_in:
             self.refuse_asked(at.after, at.admin)
+            check_space(self.env, self.expect)
         with Stage(self.env, make=at.comes_in) as stage:
             staged, going, add, plan = self.decide(stage, at)
             self.refuse_staged(plan, staged, at.overlay, going)
+            consent = self.consent(plan, at, staged, going, add)
+            consent.check(self.events, self.force, self.expect)
             change = self._commit(stage, staged, at.overlay, going, add, plan)
             self.events.check_cancel()
             after = edited(before, change.add, change.remove)
@@ -179,6 +168,7 @@ class Job(Resolving):
                 last = revisions.summary(revisions.latest(self.overlay) or {"id": 0})
                 self.events.say("done", "There was nothing to change.")
                 return {"revision": {**last, "changed": False}, "plan": plan}
+            consent.remember(self.force)
             self.events.say("committing", "Moving the files into place.")
             revision = change.run(lease)
             if not revision["kept"]:
@@ -236,8 +226,28 @@ class Job(Resolving):
         unneeded += [n for n in dict.fromkeys(taken_back) if n in overlay and n not in {*named, *unneeded}]
         unneeded = [n for n in unneeded if n not in staged.dists]
         plan = self._plan(staged, overlay, base, remaining, named, unneeded)
+        going = [*named, *unneeded]
+        plan["choices"] = self.consent(plan, at, staged, going, add).choices()
         self.report(plan)
-        return staged, [*named, *unneeded], add, plan
+        return staged, going, add, plan
+
+    def consent(
+        self, plan: dict[str, Any], at: Start, staged: Staged, going: list[str], add: list[str]
+    ) -> Consent:
+        """Return what a plan has to be agreed to for; nothing where nobody is asked."""
+        there = {name: dist for name, dist in at.overlay.items() if name not in going}
+        return Consent(
+            self.overlay,
+            plan,
+            before=at.before.entries(),
+            after=edited(at.before, add, self.uninstall).entries(),
+            admin=at.admin,
+            was={**at.base, **at.overlay},
+            image=at.base,
+            comes={**there, **staged.dists},
+            rules=lambda: constraints.rules(self.ctx),
+            asks=self.asks and at.comes_in,
+        )
 
     # -- what other changes do differently --------------------------------------------------------------
 
@@ -342,9 +352,10 @@ class Job(Resolving):
             uninstalled=named,
             unneeded=unneeded,
             splits=splits(staged.dists, {n: d for n, d in overlay.items() if n not in going}, base),
-            breaks=breaks(staged.dists, overlay, base, going),
+            breaks=breaks(staged.dists, overlay, base, going, lambda: constraints.rules(self.ctx)),
             builds=self.builds(staged),
             blocked=gate.blocked(self.ctx, staged.dists) if staged.dists else (),
+            free=space.free(self.env) if staged.dists else None,
         )
 
     def _commit(
@@ -379,7 +390,8 @@ class Job(Resolving):
                 "argv": [redact(word) for word in self.argv] or [self.action, *map(redact, words)],
                 "base": {"key": self.ctx.base.key, "lock": self.ctx.base_lock or self.ctx.base.lock()},
                 "env": os.path.relpath(self.env.path, self.overlay.path),
-                "plan": plan,
+                # what only matters before a change is not kept
+                "plan": {key: value for key, value in plan.items() if key not in plans.BEFORE},
                 **({"settled": under(self.ctx)} if self.settled else {}),
                 **self.labels,
             },

@@ -7,9 +7,10 @@ wants a newer numpy than the one that comes is nothing to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Optional
 
+from overlayspawner.payload.constraints import Rule, admits
 from overlayspawner.payload.dists import Dist, requires
 from overlayspawner.payload.requirements import normalise, packaging
 
@@ -21,11 +22,13 @@ def breaks(
     overlay: Mapping[str, Dist],
     base: Mapping[str, Dist],
     going: Collection[str],
+    rules: Callable[[], Iterable[Rule]] = tuple,
 ) -> list[dict[str, Any]]:
     """Return requirements of what stays that are met now and will not be, sorted by name.
 
-    What had been unmet before is not this change's doing. Extras are left out: nothing tells whether somebody
-    uses them. Nothing is known, and nothing returned, where no ``packaging`` is at hand.
+    What had been unmet before is not this change's doing. Of the image, packages count that notebooks use.
+    Extras of the overlay's are left out: nothing tells whether somebody uses them. Nothing is known, and
+    nothing returned, where no ``packaging`` is at hand.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ def breaks(
         What there is now.
     going:
         Names that leave the overlay.
+    rules:
+        Returns what the image's packages ask for; see :mod:`overlayspawner.payload.constraints`.
 
     Returns
     -------
@@ -53,27 +58,29 @@ def breaks(
     if library is None:
         return []
     out = []
-    for name, dist in sorted(after.items()):
+
+    def note(dist: Dist, text: str, target: str, where: str) -> None:
+        by = {"name": target, "version": changed[target][1]}
+        out.append({"name": dist.name, "version": dist.version, "requires": text, "where": where, "by": by})
+
+    stays = {name: dist for name, dist in overlay.items() if name not in going}
+    for rule in rules():
         # what comes was chosen together with what it needs
-        if name in staged:
+        if rule.target not in changed or rule.owner not in base or rule.owner in {*stays, *staged}:
             continue
-        for text in requires(dist):
+        old, new = changed[rule.target]
+        if admits(rule.specifier, old) and (new is None or not admits(rule.specifier, new)):
+            note(base[rule.owner], rule.text, rule.target, "base")
+    for name, dist in stays.items():
+        for text in requires(dist) if name not in staged else ():
             found = _NAME.match(text)
             target = normalise(found[0]) if found else ""
             if target not in changed or target == name:
                 continue
             old, new = changed[target]
             if _meets(library, text, old) and not _meets(library, text, new):
-                out.append(
-                    {
-                        "name": name,
-                        "version": dist.version,
-                        "requires": text.partition(";")[0].strip(),
-                        "where": "overlay" if name in overlay and name not in going else "base",
-                        "by": {"name": target, "version": new},
-                    }
-                )
-    return out
+                note(dist, text.partition(";")[0].strip(), target, "overlay")
+    return sorted(out, key=lambda item: (item["name"], item["requires"]))
 
 
 def _meets(library: Any, text: str, version: Optional[str]) -> bool:

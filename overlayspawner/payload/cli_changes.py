@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from overlayspawner.payload import cli_context, cli_output
 from overlayspawner.payload.contract import OverlayError
@@ -49,13 +49,15 @@ def add(verb: Any) -> None:
     install.add_argument(
         "--group", metavar="[PATH:]NAME", help="a dependency group of pyproject.toml", **lists
     )
+    _anyway(install)
     uninstall = verb("uninstall", _uninstall, "remove packages and what only they needed")
     uninstall.add_argument("names", nargs="+", metavar="NAME")
     upgrade = verb(
         "upgrade", _upgrade, "bring packages to their newest versions that fit; all without a name"
     )
     upgrade.add_argument("names", nargs="*", metavar="NAME")
-    verb("sync", _sync, "make the overlay hold what requirements.txt asks for")
+    _anyway(upgrade)
+    _anyway(verb("sync", _sync, "make the overlay hold what requirements.txt asks for"))
     undo = verb("undo", _undo, "undo a change; the latest without a number")
     undo.add_argument("revision", nargs="?", type=_number, metavar="N", help="a number of `overlay history`")
     restore = verb(
@@ -83,6 +85,12 @@ def add(verb: Any) -> None:
     safe.add_argument("--off", action="store_true", help="take that back")
 
 
+def _anyway(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--anyway", action="store_true", help="also if something of the image may stop working; remembered"
+    )
+
+
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a revision")
@@ -104,7 +112,7 @@ def _install(options: argparse.Namespace) -> int:
         raise OverlayError(
             "bad-request", "Nothing to install was named.", "For example: overlay install humanize"
         )
-    return _run(options, "install", {"install": wanted.requirements}, wanted.constraints)
+    return _ask_and_run(options, "install", {"install": wanted.requirements}, wanted.constraints)
 
 
 def _uninstall(options: argparse.Namespace) -> int:
@@ -117,7 +125,7 @@ def _upgrade(options: argparse.Namespace) -> int:
     names = _names(options.names)
     if not names:
         names = report.upgradable(cli_context.find(options.runtime).for_changes())
-    return _run(options, "upgrade", {"upgrade": names})
+    return _ask_and_run(options, "upgrade", {"upgrade": names})
 
 
 def _names(names: list[str]) -> list[str]:
@@ -129,7 +137,7 @@ def _names(names: list[str]) -> list[str]:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    return _run(options, "sync", {})
+    return _ask_and_run(options, "sync", {})
 
 
 def _undo(options: argparse.Namespace) -> int:
@@ -142,14 +150,11 @@ def _restore(options: argparse.Namespace) -> int:
 
 def _reset(options: argparse.Namespace) -> int:
     if not options.yes:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()) or options.json:
+        if not _can_ask(options):
             raise OverlayError(
                 "bad-request", "Nobody can be asked whether that is wanted.", "Say so: overlay reset --yes"
             )
-        sys.stderr.write("Move all packages you installed aside, and start over? [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise OverlayError("cancelled", "Nothing was changed.")
+        _ask("Move all packages you installed aside, and start over?")
     return _run(options, "reset", {})
 
 
@@ -205,8 +210,50 @@ def interruptible() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _run(
+def _can_ask(options: argparse.Namespace) -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty() and not options.json
+
+
+def _ask(question: str) -> None:
+    """Ask whether to go on.
+
+    Raises
+    ------
+    OverlayError
+        ``cancelled``.
+    """
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise OverlayError("cancelled", "Nothing was changed.")
+
+
+def _ask_and_run(
     options: argparse.Namespace, action: str, request: dict[str, Any], constraints: Sequence[str] = ()
+) -> int:
+    """Do it; where something may stop working, ask first, and do no other thing than what was agreed to."""
+    plans: list[dict[str, Any]] = []
+    while True:
+        try:
+            return _run(options, action, {**request, "force": options.anyway}, constraints, plans)
+        except OverlayError as e:
+            if e.code not in ("would-break", "plan-changed") or not plans or not _can_ask(options):
+                raise
+        plan = plans.pop()
+        plans.clear()
+        sys.stderr.write("\r\x1b[K")
+        cli_output.lines(plan["sentences"])
+        _ask("Install anyway?")
+        options.anyway = True
+        request = {**request, "expect": plan["expect"]}
+
+
+def _run(
+    options: argparse.Namespace,
+    action: str,
+    request: dict[str, Any],
+    constraints: Sequence[str] = (),
+    plans: Optional[list[dict[str, Any]]] = None,
 ) -> int:
     from overlayspawner.payload import actions
 
@@ -219,6 +266,8 @@ def _run(
 
     def tell(event: dict[str, Any]) -> None:
         show(event)
+        if plans is not None and event.get("plan"):
+            plans.append(event["plan"])
         # about one package, and no line of a tool: something that the user should know
         if event.get("phase") == "done" or (event.get("phase") == "resolving" and event.get("package")):
             notes.append(str(event.get("message")))

@@ -111,6 +111,8 @@ CODES = {
     "no-such-package": "No such package.",
     "no-matching-version": "No version fits this Python and the other packages.",
     "conflict": "The requirements contradict each other.",
+    "would-break": "Something that is there would stop working.",
+    "plan-changed": "Something else would be done than what was agreed to.",
     "policy": "This hub's rules refuse a package.",
     "no-upload-times": "The package index does not say when its files were uploaded.",
     "cutoff-unsupported": "This pip can't leave out what is newer than this hub allows.",

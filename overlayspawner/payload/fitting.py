@@ -37,13 +37,20 @@ HINT = "Ask for another version or package. The rules are your administrator's: 
 """What to do about a line that the hub's rules don't let in."""
 
 
+Refused = list[tuple[Requirement, str]]
+"""Lines that may not come in, each with the sentence that says why."""
+
+
 class Judge(Protocol):
     """What the search asks about rules; see :class:`overlayspawner.payload.gate.Judge`."""
 
-    def before(self, lines: Sequence[Requirement]) -> list[tuple[Requirement, str]]:
-        """Return the lines that are not worth an attempt, each with a sentence that says why."""
+    code: str
+    hint: str
 
-    def after(self, lines: Sequence[Requirement]) -> list[tuple[Requirement, str]]:
+    def before(self, lines: Sequence[Requirement]) -> Refused:
+        """Return the lines that are not worth an attempt."""
+
+    def after(self, lines: Sequence[Requirement]) -> Refused:
         """Return the lines that brought into the stage what may not come."""
 
 
@@ -59,8 +66,8 @@ class Fitting:
         Empties the stage.
     say:
         Told ``(phase, message)``.
-    judge:
-        Says which lines the hub's rules don't let in, before and after an attempt.
+    judges:
+        Say which lines may not come in, before and after an attempt.
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class Fitting:
         resolve: Callable[..., None],
         clear: Callable[[], None],
         say: Callable[[str, str], None],
-        judge: Optional[Judge] = None,
+        *judges: Judge,
     ) -> None:
         self.accepted: list[Requirement] = []
         """Lines whose packages are in the stage."""
@@ -77,7 +84,7 @@ class Fitting:
         self._resolve = resolve
         self._clear = clear
         self._say = say
-        self._judge = judge
+        self._judges = judges
         self._used = False
         self._staged: Optional[list[Requirement]] = None
         self._rebuild: Sequence[str] = ()
@@ -111,14 +118,15 @@ class Fitting:
             Trying other lines would not help.
         """
         self._rebuild = rebuild
-        if self._judge is None:
-            self._search(lines, pins, exact)
-            return
-        refused = self._refuse(self._judge.before(lines))
+        refused: dict[str, dict[str, str]] = {}
+        for judge in self._judges:
+            refused.update(self._refuse(judge, judge.before(lines)))
         while True:
             left = [line for line in lines if redact(line.text) not in refused]
             self._search(left, pins, exact)
-            found = self._refuse(self._judge.after(self.accepted)) if self.accepted else {}
+            found: dict[str, dict[str, str]] = {}
+            for judge in self._judges if self.accepted else ():
+                found = found or self._refuse(judge, judge.after(self.accepted))
             if not found:
                 break
             # without these lines others may fit that did not
@@ -128,13 +136,13 @@ class Fitting:
             self.accepted, self.failed = [], []
         self.failed = [*refused.values(), *self.failed]
 
-    def _refuse(self, found: Sequence[tuple[Requirement, str]]) -> dict[str, dict[str, str]]:
+    def _refuse(self, judge: Judge, found: Refused) -> dict[str, dict[str, str]]:
         """Return what is to be told of refused lines, by line."""
         out = {}
         for line, why in found:
             text = redact(line.text)
             self._say("resolving", f"Left out: {text}. {why}")
-            out[text] = {"requirement": text, "reason": why, "hint": HINT, "code": "policy"}
+            out[text] = {"requirement": text, "reason": why, "hint": judge.hint, "code": judge.code}
         return out
 
     def _search(self, lines: Sequence[Requirement], pins: Sequence[str], exact: bool) -> None:

@@ -16,7 +16,7 @@ from overlayspawner.payload.asked import direct_line
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.dists import Dist, base_dists, details, needs, overlay_dists
-from overlayspawner.payload.fitting import HINT
+from overlayspawner.payload.fitting import HINT, Refused
 from overlayspawner.payload.installer.index import limits_of
 from overlayspawner.payload.limits import NONE
 from overlayspawner.payload.policy import Blocked, Policy
@@ -28,9 +28,6 @@ from overlayspawner.payload.wishes import admits
 
 _SHOWN = 5
 _PINNED = re.compile(r"^={2,3}\s*([^*,\s]+)$")
-
-Refused = list[tuple[Requirement, str]]
-"""Lines that may not come in, each with the sentence that says why."""
 
 
 def policy_of(ctx: Context) -> Policy:
@@ -220,6 +217,9 @@ class Judge:
     overlay, base:
         What there is.
     """
+
+    code = "policy"
+    hint = HINT
 
     def __init__(
         self, ctx: Context, stage: Stage, overlay: Mapping[str, Dist], base: Mapping[str, Dist]

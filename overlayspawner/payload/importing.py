@@ -20,6 +20,7 @@ from overlayspawner.payload.dists import Dist, base_dists, listing, overlay_dist
 from overlayspawner.payload.events import Events, OnEvent
 from overlayspawner.payload.fitting import Fitting
 from overlayspawner.payload.gate import Judge
+from overlayspawner.payload.keeping import Keeper
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.requirements import Requirement, Requirements
 from overlayspawner.payload.stage import Stage, Staged
@@ -199,6 +200,8 @@ class _Import(Job):
         There is nothing else to import, so that it has failed when none of the lines can be had.
     """
 
+    asks = False
+
     def __init__(
         self,
         ctx: Context,
@@ -231,14 +234,16 @@ class _Import(Job):
         known = [r for r in after.entries() if r.key not in mine and redact(r.text) not in given_up]
         visible = list({**base, **overlay}.values())
         judge = Judge(self.ctx, stage, overlay, base)
-        fitting = Fitting(
-            lambda lines, limits, **how: self.resolve(stage, lines, visible, constraints=limits, **how),
-            stage.clear,
-            self.events.say,
-            judge,
-        )
+
+        def resolve(lines: Sequence[str], limits: Sequence[str], **how: Any) -> None:
+            self.resolve(stage, lines, visible, constraints=limits, **how)
+
+        sure = [*known, *admin]
+        pins = judge.pins(self.pins)
+        keeper = Keeper(self.ctx, stage, overlay, base, after.entries(), sure, pins, resolve)
+        fitting = Fitting(keeper.fill, stage.clear, self.events.say, judge, keeper)
         # what was there before comes first, and so wins where the two contradict each other
-        fitting.run([*known, *admin, *self.install], judge.pins(self.pins))
+        fitting.run([*sure, *self.install], keeper.pins)
         theirs = {redact(requirement.text) for requirement in self.install}
         for item in fitting.failed:
             if item["requirement"] not in theirs:

@@ -26,6 +26,13 @@ The dict that :func:`build` returns is public (REST, revisions). Each list holds
 ``bytes``, ``frees``
     What comes and what goes, in bytes. Before a change, ``size`` and ``bytes`` are those of the files to
     download, and ``None`` where the index doesn't tell; afterwards those of the files that were installed.
+``free``
+    What the storage has left for that; ``None`` where nothing tells, or nothing comes.
+``choices``
+    What can be done where it breaks something that nobody agreed to; else nothing. See
+    :mod:`overlayspawner.payload.consent`.
+``expect``
+    What a request to do just this sends along; see :func:`expected`.
 ``sentences``
     What people should know of all this; see :mod:`overlayspawner.payload.sentences`.
 ``needs_restart``
@@ -39,6 +46,9 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from overlayspawner.payload.sentences import sentences
+
+BEFORE = ("free", "choices", "expect")
+"""Fields that only matter before a change; a revision has none of them."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ def build(
     breaks: Iterable[dict[str, Any]] = (),
     builds: Iterable[dict[str, Any]] = (),
     blocked: Iterable[dict[str, Any]] = (),
+    free: Optional[int] = None,
 ) -> dict[str, Any]:
     """Return a plan.
 
@@ -94,6 +105,8 @@ def build(
         What has to be built.
     blocked:
         What the hub's rules refuse.
+    free:
+        Bytes that the storage has left.
     """
     asked = set(requested)
     local = user_site or {}
@@ -144,7 +157,10 @@ def build(
         ),
         "needs_restart": bool(replaced or removed or shadows),
         "blocked": list(blocked),
+        "free": free,
+        "choices": [],
     }
+    out["expect"] = expected(out)
     out["sentences"] = sentences(out)
     return out
 
@@ -152,3 +168,37 @@ def build(
 def is_empty(plan: Mapping[str, Any]) -> bool:
     """Whether a plan changes no file."""
     return not plan["new"] and not plan["removes"]
+
+
+def expected(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is agreed to with a plan.
+
+    Returns
+    -------
+    dict
+        ``new`` and ``removes``: names to versions; ``breaks``: who would miss what, ``["pandas", "numpy"]``
+        each; ``bytes``, as in the plan; ``open``: whether more may come, because something has to be built
+        first to know what it needs.
+    """
+    pairs = {(item["name"], item["by"]["name"]) for item in plan["breaks"]}
+    return {
+        "new": {item["name"]: item["version"] for item in plan["new"]},
+        "removes": {item["name"]: item["version"] for item in plan["removes"]},
+        "breaks": sorted([name, by] for name, by in pairs),
+        "bytes": plan["bytes"],
+        "open": bool(plan["builds"]),
+    }
+
+
+def differs(plan: Mapping[str, Any], expect: Mapping[str, Any]) -> bool:
+    """Whether a plan does something else than what was agreed to with another one."""
+    now = expected(plan)
+    new, asked = now["new"], dict(expect.get("new") or {})
+    if expect.get("open"):
+        new = {name: version for name, version in new.items() if name in asked}
+    agreed = [list(pair) for pair in expect.get("breaks") or ()]
+    return (
+        new != asked
+        or now["removes"] != dict(expect.get("removes") or {})
+        or any(pair not in agreed for pair in now["breaks"])
+    )

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from overlayspawner.payload import adopt, files, mend
-from overlayspawner.payload.apply import Job, parsed
+from overlayspawner.payload.apply import Job
 from overlayspawner.payload.change import pending
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
@@ -28,6 +28,7 @@ from overlayspawner.payload.installer.preview import Planned, draw
 from overlayspawner.payload.lease import PATIENCE, storage_error
 from overlayspawner.payload.mark import Mark, Since
 from overlayspawner.payload.procs import Cancel, redact
+from overlayspawner.payload.request import Start, parsed
 from overlayspawner.payload.requirements import Requirement, Requirements, parse
 from overlayspawner.payload.stage import Stage, Staged, name_of_url
 
@@ -134,8 +135,49 @@ class Planning(Job):
         at = self.begin(before)
         if not at.comes_in:
             return self.decide(Stage(self.env, make=False), at)[3]
-        with _scratch(self.ctx) as folder, Stage(self.env, scratch=folder) as stage:
-            return self.decide(stage, at)[3]
+        with _scratch(self.ctx) as folder:
+            with Stage(self.env, scratch=folder) as stage:
+                found = self.decide(stage, at)[3]
+            if found["choices"]:
+                with Stage(self.env, scratch=folder) as stage:
+                    self.offer(stage, at, found)
+            return found
+
+    def offer(self, stage: Stage, at: Start, found: dict[str, Any]) -> None:
+        """Add the choice to ask for versions that break nothing, where there are such."""
+        named = [r for r in self.install if r.name and not r.url and not r.is_plain]
+        if not named:
+            return
+        bare = {r.key: parse(r.name + (f"[{','.join(r.extras)}]" if r.extras else "")) for r in named}
+        after = at.after
+        for requirement in bare.values():
+            after = after.with_added(requirement)
+        left = {name: dist for name, dist in at.overlay.items() if name not in {*at.named, *at.unneeded}}
+        try:
+            visible, limits = list({**at.base, **left}.values()), self.limits(after, left)
+            self.resolve(stage, self.all_lines(after, at.admin), visible, constraints=limits)
+        except OverlayError as e:
+            if e.code == "cancelled":
+                raise
+            return
+        versions = {}
+        for name in bare:
+            dist = self._planned.get(name) or left.get(name) or at.base.get(name)
+            if dist is None:
+                return
+            versions[name] = dist.version
+        of_image = [name for name in versions if name in at.base and at.base[name].version == versions[name]]
+        fits = [
+            f"{name} {version}" + (" of the image" if name in of_image else "")
+            for name, version in versions.items()
+        ]
+        found["choices"].append(
+            {
+                "choice": "change",
+                "install": [bare[r.key].text if r.key in bare else r.text for r in self.install],
+                "message": f"{', '.join(fits)} {'fit' if len(fits) > 1 else 'fits'}.",
+            }
+        )
 
     def use(self, installer: Installer, lines: list[str], stage: Stage, **how: Any) -> None:
         """Draw what the installer would leave."""

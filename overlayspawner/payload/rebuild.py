@@ -13,6 +13,7 @@ from overlayspawner.payload.dists import Dist, needs
 from overlayspawner.payload.events import Events
 from overlayspawner.payload.fitting import Fitting
 from overlayspawner.payload.gate import Judge
+from overlayspawner.payload.keeping import Keeper
 from overlayspawner.payload.mark import Mark, Since, is_of
 from overlayspawner.payload.overlay import Env, Overlay
 from overlayspawner.payload.procs import redact
@@ -21,7 +22,15 @@ from overlayspawner.payload.stage import Stage, Staged
 
 
 class Restore(Job):
-    """All lines again, in the versions of a lock as far as they can be had."""
+    """All lines again, in the versions of a lock as far as they can be had.
+
+    What would break something of this image, and was never agreed to, can't be had. Nobody is asked: the
+    lines stay, are listed, and hold up nothing.
+    """
+
+    asks = False
+    keeps = True
+    """Whether the image's packages have a say."""
 
     def __init__(
         self,
@@ -72,16 +81,19 @@ class Restore(Job):
         base: dict[str, Dist],
     ) -> Staged:
         pins, exact, rebuild = self.pins(overlay)
+        visible = list({**base, **overlay}.values())
         judge = Judge(self.ctx, stage, overlay, base)
-        fitting = Fitting(
-            lambda lines, limits, **how: self.resolve(
-                stage, lines, list({**base, **overlay}.values()), constraints=limits, **how
-            ),
-            stage.clear,
-            self.events.say,
-            judge,
-        )
-        fitting.run([*after.entries(), *admin], judge.pins(pins), exact=exact, rebuild=rebuild)
+        pins = judge.pins(pins)
+
+        def resolve(lines: Sequence[str], limits: Sequence[str], **how: Any) -> None:
+            self.resolve(stage, lines, visible, constraints=limits, **how)
+
+        fitting = Fitting(resolve, stage.clear, self.events.say, judge)
+        if self.keeps:
+            keeper = Keeper(self.ctx, stage, overlay, base, after.entries(), admin, pins, resolve)
+            pins = keeper.pins
+            fitting = Fitting(keeper.fill, stage.clear, self.events.say, judge, keeper)
+        fitting.run([*after.entries(), *admin], pins, exact=exact, rebuild=rebuild)
         self.failed = fitting.failed
         if self.failed and not fitting.accepted:
             raise OverlayError(
@@ -133,7 +145,9 @@ class Restore(Job):
 
 
 class ToRevision(Restore):
-    """Requirements and versions as they were after a change."""
+    """Requirements and versions as they were after a change, whatever they break: so it was."""
+
+    keeps = False
 
     def __init__(
         self,

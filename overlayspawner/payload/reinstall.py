@@ -64,6 +64,8 @@ def reinstall(
 class _Again(Job):
     """An upgrade to the version that is there: the installer does not get to see the damaged copies."""
 
+    asks = False
+
     def fill(
         self,
         stage: Stage,

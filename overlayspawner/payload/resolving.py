@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import gate, limited
+from overlayspawner.payload import constraints, forced, gate, limited
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, listing, user_site
@@ -19,6 +19,9 @@ from overlayspawner.payload.wishes import admits
 
 WHOLE = ("sync", "restore")
 """Actions that are about everything the overlay should hold, whatever the request names."""
+
+REFUSED = ("conflict", "no-matching-version")
+"""Errors that may come of what the image's packages ask for."""
 
 
 class Resolving:
@@ -34,6 +37,8 @@ class Resolving:
         See there.
     labels:
         What else the revision records.
+    force, expect:
+        See there.
     """
 
     fetches = True
@@ -51,6 +56,8 @@ class Resolving:
         who: str = "",
         argv: Sequence[str] = (),
         labels: Optional[dict[str, Any]] = None,
+        force: bool = False,
+        expect: Optional[Mapping[str, Any]] = None,
     ) -> None:
         self.ctx = ctx
         self.action = action
@@ -61,6 +68,8 @@ class Resolving:
         self.who = who
         self.argv = list(argv)
         self.labels = labels or {}
+        self.force = force
+        self.expect = expect
         self.overlay, self.env = ctx.require()
         self.settled = False
         """Whether the env held all that was asked for, and nothing is to be uninstalled or upgraded."""
@@ -126,23 +135,73 @@ class Resolving:
         OverlayError
             As :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`.
         """
+        visible = list({**base, **overlay}.values())
+        limits = self.limits(after, overlay)
         if self._only_adds(overlay, base):
             # The lines that are there are met already. All of them are resolved only where something that
             # they may rest on has to give way: with many packages, and an index far away, most of the time
             # of a change would go into that.
-            self.resolve(stage, [r.text for r in self.install], list({**base, **overlay}.values()))
-            staged = self.staged(stage)
-            if staged.dists.keys().isdisjoint([*base, *overlay]):
-                return staged
+            try:
+                self.resolve(stage, [r.text for r in self.install], visible, constraints=limits)
+            except OverlayError as e:
+                if not limits or e.code not in REFUSED:
+                    raise
+                limits = []  # more lines would not help
+            else:
+                staged = self.staged(stage)
+                if staged.dists.keys().isdisjoint([*base, *overlay]):
+                    return staged
             stage.clear()
+        self.resolve_within(limits, stage, self.all_lines(after, admin), visible)
+        return self.staged(stage)
+
+    def all_lines(self, after: Requirements, admin: list[Requirement]) -> list[str]:
+        """Return all lines to be resolved."""
         given_up = self._given_up()
         lines = [r.text for r in after.entries() if redact(r.text) not in given_up]
         known = after.names()
         # upgrading a package that came as a dependency, or that the image has, takes asking for it
         lines += [name for name in self.upgrade if name not in known]
-        lines += [r.text for r in admin]
-        self.resolve(stage, lines, list({**base, **overlay}.values()))
-        return self.staged(stage)
+        return lines + [r.text for r in admin]
+
+    def limits(self, lines: Requirements, overlay: Mapping[str, Dist]) -> list[str]:
+        """Return the versions that the image's packages ask for, as constraints.
+
+        Parameters
+        ----------
+        lines:
+            The user's, among which may be such as were agreed to break something.
+        overlay:
+            What there is, without what is to leave.
+        """
+        free = forced.targets(forced.among(self.overlay, lines.entries()))
+        found = constraints.limits(constraints.rules(self.ctx), overlay, free)
+        return [line for texts in found.values() for line in texts]
+
+    def resolve_within(
+        self,
+        limits: Sequence[str],
+        stage: Stage,
+        lines: Sequence[str],
+        visible: list[Dist],
+    ) -> None:
+        """Fill the stage in a way that leaves the image's packages what they need; if that can't be, in any.
+
+        Parameters
+        ----------
+        limits:
+            What :meth:`limits` returned.
+        """
+        if limits:
+            try:
+                self.resolve(stage, lines, visible, constraints=limits)
+                return
+            except OverlayError as e:
+                if e.code not in REFUSED:
+                    raise
+            stage.clear()
+            self.events.say("resolving", "Looking for versions that the image's packages don't ask for.")
+        self.resolve(stage, lines, visible)
 
     def _only_adds(self, overlay: dict[str, Dist], base: dict[str, Dist]) -> bool:
         """Whether nothing that is there has to change for what is asked for, as far as names tell."""

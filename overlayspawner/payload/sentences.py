@@ -36,6 +36,8 @@ def sentences(plan: Mapping[str, Any]) -> list[str]:
         what = "1 package" if number == 1 else f"{number} packages"
         size = f", {amount(plan['bytes'])}" if plan["bytes"] else ""
         out.append(f"Brings {what}{size}.")
+        if plan["free"] is not None and (plan["bytes"] or 0) > plan["free"]:
+            out.append(no_room(plan["bytes"], plan["free"]))
     elif not plan["removes"]:
         has = [_called(item) for item in plan["satisfied_by_base"] if item["requested"]]
         out.append(f"The image has {', '.join(has)} already." if has else "Nothing has to be installed.")
@@ -84,6 +86,16 @@ def limits_sentence(names: Sequence[str], rule: str, what: str) -> str:
     """
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"{shown} {what}, which the rule '{rule}' of this hub refuses."
+
+
+def no_room(needed: int, free: int) -> str:
+    """Say that the storage is too small."""
+    return f"It needs {amount(needed)}, and {amount(free)} are free."
+
+
+def would_break(item: Mapping[str, Any]) -> str:
+    """Say what would stop working; an entry of a plan's ``breaks``."""
+    return _break(item)
 
 
 def amount(number: int) -> str:

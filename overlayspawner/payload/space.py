@@ -85,6 +85,15 @@ def is_short(env: Env) -> bool:
     return info.f_bavail * info.f_frsize < min(LITTLE, info.f_blocks * info.f_frsize // 20)
 
 
+def free(env: Env) -> int | None:
+    """Return the bytes that a change may use, ``None`` where nothing tells; of a quota nothing ever does."""
+    try:
+        info = os.statvfs(env.path)
+    except OSError:
+        return None
+    return max(0, info.f_bavail * info.f_frsize - LITTLE) if info.f_blocks else None
+
+
 def make_place(env: Env, place: str) -> None:
     """Make a directory in ``Env.state``, two levels deep at most, if need be out of the spare one.
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from overlayspawner.payload import contract, files
@@ -65,7 +65,8 @@ class Uv:
     ) -> None:
         """See :meth:`Installer.stage <overlayspawner.payload.installer.Installer.stage>`."""
         stage.add_stubs(visible)
-        argv = self.install(stage, requirements, upgrade, constraints, limits_of(ctx))
+        environ = self.env(ctx)
+        argv = self.install(stage, requirements, upgrade, constraints, limits_of(ctx), environ)
         for name in rebuild:
             argv += ["--refresh-package", name]
         argv += [] if build or "--no-build" in argv else ["--no-build"]
@@ -74,7 +75,7 @@ class Uv:
         shown = UvProgress(on_line, on_packages)
         # by the storage's own clock
         began = os.stat(os.path.join(stage.path, "requirements.txt")).st_mtime_ns
-        with temporary(with_bars(self.env(ctx))) as env:
+        with temporary(with_bars(environ)) as env:
             result = run(argv, env=env, cwd=stage.path, on_line=shown.line, drawn=shown.drawn, cancel=cancel)
         shown.packages.finish()
         if result.rc != 0 or result.cancelled:
@@ -98,8 +99,15 @@ class Uv:
         upgrade: Sequence[str] = (),
         constraints: Sequence[str] = (),
         limits: Limits = NONE,
+        environ: Optional[Mapping[str, str]] = None,
     ) -> list[str]:
-        """Return the command that fills a stage."""
+        """Return the command that fills a stage.
+
+        Parameters
+        ----------
+        environ:
+            The environment that it will run in.
+        """
         listed = stage.write("requirements.txt", "".join(line + "\n" for line in requirements))
         argv = [
             self.path,
@@ -114,6 +122,10 @@ class Uv:
         ]
         if constraints:
             argv += ["-c", stage.write("constraints.txt", "".join(line + "\n" for line in constraints))]
+            # an option takes the place of the variable
+            argv += [
+                word for path in (environ or {}).get("UV_CONSTRAINT", "").split() for word in ("-c", path)
+            ]
         for name in upgrade:
             # never --upgrade: it means every package that is visible
             argv += ["--upgrade-package", name]

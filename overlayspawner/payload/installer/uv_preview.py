@@ -112,7 +112,8 @@ def preview(
     stage.add_stubs(visible)
     stand_ins = StandIns(os.path.join(stage.path, "stand-ins"))
     limits = limits_of(ctx)
-    argv = [*uv.install(stage, requirements, upgrade, constraints, limits), "--dry-run", "-v"]
+    command = uv.install(stage, requirements, upgrade, constraints, limits, uv.env(ctx))
+    argv = [*command, "--dry-run", "-v"]
     argv += [] if "--no-build" in argv else ["--no-build"]
     own: dict[str, list[str]] = {}
     for line in [*requirements, *constraints]:

@@ -123,4 +123,36 @@ def _text(body: Mapping[str, Any], field: str) -> str:
     return value.strip()
 
 
-_CHECKS: dict[str, Any] = {"revision": _number, "source": _text}
+def _flag(body: Mapping[str, Any], field: str) -> bool:
+    value = body.get(field, False)
+    if not isinstance(value, bool):
+        raise OverlayError("bad-request", f"The field {field!r} is neither true nor false.")
+    return value
+
+
+def _expect(body: Mapping[str, Any], field: str) -> dict[str, Any] | None:
+    """Return what a plan's ``expect`` says; see :func:`overlayspawner.payload.plan.expected`."""
+    value = body.get(field)
+    if value is None:
+        return None
+    wrong = OverlayError(
+        "bad-request", f"The field {field!r} is not that of a plan.", "Send a plan's `expect` as it is."
+    )
+    if not isinstance(value, dict) or set(value) != {"new", "removes", "breaks", "bytes", "open"}:
+        raise wrong
+    pairs, size = value["breaks"], value["bytes"]
+    ok = all(
+        isinstance(value[key], dict) and all(isinstance(text, str) for text in value[key].values())
+        for key in ("new", "removes")
+    )
+    ok = ok and isinstance(pairs, list) and isinstance(value["open"], bool)
+    ok = ok and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
+        for pair in pairs
+    )
+    if not ok or not (size is None or (type(size) is int and 0 <= size < 1 << 63)):
+        raise wrong
+    return value
+
+
+_CHECKS: dict[str, Any] = {"revision": _number, "source": _text, "force": _flag, "expect": _expect}
