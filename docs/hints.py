@@ -64,6 +64,8 @@ SECTIONS = {
         "no-such-package",
         "no-matching-version",
         "conflict",
+        "would-break",
+        "plan-changed",
         "policy",
         "size-limit",
         "no-upload-times",

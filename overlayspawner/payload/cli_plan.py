@@ -41,6 +41,11 @@ def _plan(options: argparse.Namespace) -> int:
         cli_output.as_json(found)
         return 0
     cli_output.lines(found["sentences"])
+    for item in found["choices"]:
+        if item["choice"] == "change":
+            cli_output.lines([f"{item['message']} Ask for: {' '.join(item['install'])}"])
+        elif item["choice"] == "force":
+            cli_output.lines([f"{item['message']} Say so: --anyway"])
     replaced = {item["name"]: item["replaces"] for item in found["new"] if item["replaces"]}
     rows = []
     for item in found["new"]:

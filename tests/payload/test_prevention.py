@@ -321,11 +321,8 @@ def test_a_restore_leaves_out_what_would_break_this_image(ctx: Context) -> None:
     assert restore(ctx)["plan"]["failed"] == [] and versions(ctx)["array"] == "1.26"
 
 
-def test_a_lock_of_another_image_makes_room(
-    ctx: Context, image: Base, tmp_path: Path, shop: LocalIndex
-) -> None:
-    # the same Python, without anything
-    bare = Base.from_dict({**image.to_dict(), "site_dirs": []})
+def test_a_lock_of_another_image_makes_room(ctx: Context, tmp_path: Path, shop: LocalIndex) -> None:
+    bare = make_base(tmp_path / "bare", pip=ctx.spec.installer == "pip")
     other = make_context(tmp_path / "home", bare, installer=ctx.spec.installer, index_url=shop.url)
     install(other, "learn", "array<2")
     Path(ctx.require()[0].requirements).write_text("learn\narray\n")
