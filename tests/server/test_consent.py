@@ -1,4 +1,4 @@
-"""What would break something of the image: refused, planned, agreed to and remembered, over REST and in a terminal."""
+"""What would break something of the image: refused, agreed to and remembered, over REST and in a terminal."""
 
 from __future__ import annotations
 
