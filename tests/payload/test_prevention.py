@@ -321,13 +321,23 @@ def test_a_restore_leaves_out_what_would_break_this_image(ctx: Context) -> None:
     assert restore(ctx)["plan"]["failed"] == [] and versions(ctx)["array"] == "1.26"
 
 
-def test_a_lock_of_another_image_makes_room(ctx: Context, tmp_path: Path, shop: LocalIndex) -> None:
+def test_a_lock_of_another_image_makes_room(
+    ctx: Context, tmp_path: Path, shop: LocalIndex, runs: list[list[str]]
+) -> None:
+    how = {"installer": ctx.spec.installer, "index_url": shop.url}
     bare = make_base(tmp_path / "bare", pip=ctx.spec.installer == "pip")
-    other = make_context(tmp_path / "home", bare, installer=ctx.spec.installer, index_url=shop.url)
-    install(other, "learn", "array<2")
+    install(make_context(tmp_path / "home", bare, **how), "learn", "array<2")
     Path(ctx.require()[0].requirements).write_text("learn\narray\n")
     assert restore(ctx)["plan"]["failed"] == []
     assert versions(ctx) == {"learn": "1.0"}
+    # the other versions stay, at once
+    second = make_context(tmp_path / "second", bare, **how)
+    install(second, "leaf<2", "array<2")
+    Path(second.require()[0].requirements).write_text("leaf\narray\n")
+    third = make_context(tmp_path / "second", ctx.base, **how)
+    runs.clear()
+    assert restore(third)["plan"]["failed"] == []
+    assert versions(third) == {"leaf": "1.0"} and len(runs) == 1
 
 
 def test_an_import_leaves_out_what_would_break(ctx: Context, tmp_path: Path) -> None:
