@@ -78,10 +78,11 @@ class Keeper:
         only a look at what has come can tell. Pins make room first.
         """
         limits = [line for texts in self._limits.values() for line in texts]
+        again = REFUSED if limits and not pins else ()
         try:
-            self._resolve(lines, [*pins, *limits], **how)
+            self._resolve(lines, [*pins, *limits], again=again, **how)
         except OverlayError as e:
-            if pins or not limits or e.code not in REFUSED:
+            if e.code not in again:
                 raise
             self._stage.clear()
             self._resolve(lines, [], **how)
@@ -91,7 +92,7 @@ class Keeper:
         self._stage.clear()
         limits = [text for texts in self._limits.values() for text in texts]
         try:
-            self._resolve([line.text], limits, dry=True)
+            self._resolve([line.text], limits, again=REFUSED, dry=True)
         except OverlayError as e:
             if e.code not in REFUSED:
                 raise

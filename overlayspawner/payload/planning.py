@@ -30,6 +30,7 @@ from overlayspawner.payload.mark import Mark, Since
 from overlayspawner.payload.procs import Cancel, redact
 from overlayspawner.payload.request import Start, parsed
 from overlayspawner.payload.requirements import Requirement, Requirements, parse
+from overlayspawner.payload.resolving import REFUSED
 from overlayspawner.payload.stage import Stage, Staged, name_of_url
 
 ATTEMPTS = 3
@@ -155,7 +156,7 @@ class Planning(Job):
         left = {name: dist for name, dist in at.overlay.items() if name not in {*at.named, *at.unneeded}}
         try:
             visible, limits = list({**at.base, **left}.values()), self.limits(after, left)
-            self.resolve(stage, self.all_lines(after, at.admin), visible, constraints=limits)
+            self.resolve(stage, self.all_lines(after, at.admin), visible, constraints=limits, again=REFUSED)
         except OverlayError as e:
             if e.code == "cancelled":
                 raise

@@ -142,7 +142,9 @@ class Resolving:
             # they may rest on has to give way: with many packages, and an index far away, most of the time
             # of a change would go into that.
             try:
-                self.resolve(stage, [r.text for r in self.install], visible, constraints=limits)
+                again = REFUSED if limits else ()
+                new = [r.text for r in self.install]
+                self.resolve(stage, new, visible, constraints=limits, again=again)
             except OverlayError as e:
                 if not limits or e.code not in REFUSED:
                     raise
@@ -194,7 +196,7 @@ class Resolving:
         """
         if limits:
             try:
-                self.resolve(stage, lines, visible, constraints=limits)
+                self.resolve(stage, lines, visible, constraints=limits, again=REFUSED)
                 return
             except OverlayError as e:
                 if e.code not in REFUSED:
@@ -224,9 +226,16 @@ class Resolving:
         visible: list[Dist],
         *,
         constraints: Sequence[str] = (),
+        again: Sequence[str] = (),
         **how: Any,
     ) -> None:
-        """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`."""
+        """Have the installer fill the stage; see :class:`~overlayspawner.payload.installer.Installer`.
+
+        Parameters
+        ----------
+        again:
+            Errors after which something else is tried: nobody is told why.
+        """
         installer = choose(self.ctx, self.events if self.fetches else None)
         self.events.say("resolving", f"Looking for versions that fit ({installer.name} {installer.version}).")
         how = {
@@ -241,6 +250,8 @@ class Resolving:
         try:
             self.use(installer, wanted, stage, **how)
         except OverlayError as e:
+            if e.code in again:
+                raise
             raise limited.because(e, installer, self.ctx, wanted, stage, **how) from e
 
     def use(self, installer: Installer, lines: list[str], stage: Stage, **how: Any) -> None:
