@@ -120,7 +120,7 @@ class Job(Resolving):
     """One run of :func:`apply`, and what other changes are made of."""
 
     asks = True
-    """Whether it is refused where it breaks something that nobody agreed to."""
+    """Whether breaking what nobody agreed to break is refused."""
 
     def start(self) -> dict[str, Any]:
         """Take the lease and run; see :func:`apply` for what is returned and raised."""
@@ -221,8 +221,7 @@ class Job(Resolving):
             taken_back += self.orphans(staged, overlay, base, remaining)
         self.events.check_cancel()
         add = [r.text for r in self._named(staged, base, overlay, at.before)]
-        # what is staged anew is needed after all
-        named = [n for n in named if n not in staged.dists]
+        named = [n for n in named if n not in staged.dists]  # what is staged anew is needed after all
         unneeded += [n for n in dict.fromkeys(taken_back) if n in overlay and n not in {*named, *unneeded}]
         unneeded = [n for n in unneeded if n not in staged.dists]
         plan = self._plan(staged, overlay, base, remaining, named, unneeded)
