@@ -86,7 +86,7 @@ btrfs: ## a file system with quotas for the tests of storage (as root)
 	@scripts/tools.sh btrfs
 
 .PHONY: bench
-bench: env engine images proxy ## measure (BENCH=spawn, change, bootstrap or sixty, of benchmarks/)
+bench: env engine images proxy ## measure (BENCH=spawn, change, install, bootstrap or sixty, of benchmarks/)
 	@$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
 
 .PHONY: wheel

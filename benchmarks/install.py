@@ -42,6 +42,7 @@ from overlayspawner.payload.apply import apply  # noqa: E402
 from overlayspawner.payload.contract import SPEC_ENV, Spec  # noqa: E402
 from overlayspawner.payload.overlay import Overlay  # noqa: E402
 from overlayspawner.payload.probe import Base  # noqa: E402
+from overlayspawner.payload.server.background import READY  # noqa: E402
 from tests.support.client import Server  # noqa: E402
 from tests.support.envs import describe, make_context  # noqa: E402
 from tests.support.index import LocalIndex  # noqa: E402
@@ -90,8 +91,8 @@ def prepare() -> Base:
         say("downloading the wheels of the base and of all that is installed (1 GB, once)")
         shutil.rmtree(CACHE, ignore_errors=True)
         wheels.mkdir(parents=True)
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", str(wheels)]
-        subprocess.run([*pip, "pip", *BASE, *THIRTY], check=True)
+        pip = [sys.executable, "-m", "pip", "download", "-qq", "--only-binary", ":all:", "-d", str(wheels)]
+        subprocess.run([*pip, "pip", *BASE, *THIRTY], check=True, stderr=subprocess.DEVNULL)
         say("making the base")
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(CACHE / "base")], check=True)
         install = [sys.executable, "-m", "pip", "--python", str(CACHE / "base" / "bin" / "python")]
@@ -247,6 +248,7 @@ def wait(process: subprocess.Popen[bytes], port: int, log: Path) -> Server:
             break
         try:
             if server.get("overlay/v1/packages").ok:
+                time.sleep(READY + 1.0)  # nobody asks for a package in the first seconds
                 return server
         except requests.ConnectionError:
             pass
@@ -288,7 +290,7 @@ def measure(bench: Bench, rounds: int, rows: list[str]) -> Found:
     for row in rows:
         cold = row.endswith("cold cache")
         tools = [tool for tool in TOOLS if not (cold and tool in ("pip", "REST"))]
-        times = rounds if len(ROWS[row]) > 1 or row == "scikit-learn" else 3 * rounds
+        times = 2 * rounds if row == "humanize" else rounds
         for number in range(times + (not cold)):
             for tool in tools if number % 2 == 0 else tools[::-1]:
                 result = bench.run(tool, ROWS[row], cold=cold)
@@ -318,7 +320,7 @@ def table(found: Found) -> str:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="of each row; small ones three times as many")
+    parser.add_argument("--rounds", type=int, default=3, help="of each row (default: 3); humanize twice as many")
     parser.add_argument("--rows", default=",".join(ROWS), help="which, by their names")
     parser.add_argument("--live", action="store_true", help="from the machine's own index")
     parser.add_argument("--directory", default=None, help="on the file system to measure (default: .cache)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,3 +147,16 @@ def test_a_hand_edit_shows_as_pending_after_the_next_use(start: Start) -> None:
     assert set(server.packages()) == {"tinydata", "tinymany"}
     eventually(lambda: "requirements-pending" not in codes(server))
     assert lines(server) == ["# mine", "tinydata<2", "tinymany"]
+
+
+def test_the_installer_is_found_before_anybody_asks(start: Start, tmp_path: Path) -> None:
+    """The first change shall not wait for what every change needs."""
+    log, tool = tmp_path / "calls", tmp_path / "bin" / "uv"
+    tool.parent.mkdir()
+    real = Path(sys.executable).parent / "uv"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {real} "$@"\n')
+    tool.chmod(0o755)
+    server = start(environ={"PATH": f"{tool.parent}:{Path(sys.executable).parent}:/usr/bin:/bin"})
+    eventually(log.exists)
+    server.install("tinyleaf")
+    assert log.read_text().splitlines().count("--version") == 1
