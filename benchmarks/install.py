@@ -320,7 +320,9 @@ def table(found: Found) -> str:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="of each row (default: 3); humanize twice as many")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of each row (default: 3); humanize twice as many"
+    )
     parser.add_argument("--rows", default=",".join(ROWS), help="which, by their names")
     parser.add_argument("--live", action="store_true", help="from the machine's own index")
     parser.add_argument("--directory", default=None, help="on the file system to measure (default: .cache)")

@@ -28,7 +28,7 @@ from overlayspawner.payload.dists import image_dists, overlay_dists
 from overlayspawner.payload.events import Events
 from overlayspawner.payload.installer import uv
 from overlayspawner.payload.installer.errors import failure
-from overlayspawner.payload.installer.index import pip_env
+from overlayspawner.payload.installer.index import limits_of, pip_env
 from overlayspawner.payload.policy import Policy, Rule
 from overlayspawner.payload.procs import run
 from overlayspawner.payload.requirements import normalise, parse
@@ -162,7 +162,7 @@ def _fetch(ctx: Context, place: str, env: dict[str, str], events: Events) -> uv.
     refused = _refused(ctx, env)
     if refused:
         raise OverlayError("policy", refused)
-    python = _pip(ctx)
+    python, pip = _pip(ctx)
     if not python:
         raise OverlayError("installer-missing", "there is no pip to fetch it with")
     top = os.path.dirname(os.path.dirname(place))
@@ -178,7 +178,7 @@ def _fetch(ctx: Context, place: str, env: dict[str, str], events: Events) -> uv.
     _clear(place)
     events.say("resolving", "Fetching uv, which is faster than pip. This is done once.")
     with tempfile.TemporaryDirectory(prefix="overlayspawner-uv-") as scratch:
-        wheel = _download(ctx, python, env, scratch, events)
+        wheel = _download(ctx, python, pip, env, scratch, events)
         version = os.path.basename(wheel).split("-")[1]
         refused = _refused(ctx, env, version)
         if refused:
@@ -205,23 +205,25 @@ def _refused(ctx: Context, env: Mapping[str, str], version: str = "") -> str:
     return f"this hub refuses it (by the rule {item['rule']})" if item["rule"] else "this hub refuses it"
 
 
-def _pip(ctx: Context) -> str:
-    """Return the Python that has a pip which can fetch it; ``""`` for none."""
+def _pip(ctx: Context) -> tuple[str, str]:
+    """Return the Python that has a pip which can fetch it, and that pip's version; ``""`` for none."""
     there = [(ctx.base.executable, image_dists(ctx.base))]
     if ctx.env is not None:
         there.append((ctx.env.python, overlay_dists(ctx.env)))
     for python, dists in there:
         pip = dists.get("pip")
         if pip is not None and uv.numbers(pip.version) >= OLDEST_PIP:
-            return python
-    return ""
+            return python, pip.version
+    return "", ""
 
 
-def _download(ctx: Context, python: str, env: Mapping[str, str], scratch: str, events: Events) -> str:
+def _download(
+    ctx: Context, python: str, pip: str, env: Mapping[str, str], scratch: str, events: Events
+) -> str:
     limits = [line for line in ctx.spec.constraints if parse(line, trusted=True).name == "uv"]
     oldest = ".".join(map(str, uv.OLDEST))
     argv = [python, "-I", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", scratch]
-    argv += [f"uv>={oldest}"]
+    argv += [f"uv>={oldest}", *limits_of(ctx).for_pip(pip)]
     if limits:
         listed = os.path.join(scratch, "constraints.txt")
         files.write_atomic(listed, "".join(line + "\n" for line in limits), sync=False)
