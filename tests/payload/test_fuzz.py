@@ -52,6 +52,9 @@ def check(read, given):
     except OverlayError as e:
         refused += 1
         text = json.dumps(e.to_dict())
+        option = isinstance(given, str) and given.isascii() and given.strip().startswith("-")
+        if option and len(given) < 1000 and e.code != "option-not-allowed":
+            wrong.append([repr(given)[:200], "not called an option: " + e.code])
         if e.code not in ("bad-requirement", "option-not-allowed", "bad-request", "unknown-action"):
             wrong.append([repr(given)[:200], e.code])
         if "secret@" in text or len(text) > 1500:
