@@ -47,7 +47,7 @@ BAD_JOBS: list[tuple[str, Body, int, str]] = [
     ("null in the list", {"action": "install", "install": [None]}, 400, "bad-request"),
     ("list in the list", {"action": "install", "install": [["tinyleaf"]]}, 400, "bad-request"),
     ("too many", {"action": "install", "install": ["tinyleaf"] * 201}, 400, "bad-request"),
-    ("unknown field", {"action": "install", "install": ["tinyleaf"], "force": True}, 400, "bad-request"),
+    ("unknown field", {"action": "install", "install": ["tinyleaf"], "overwrite": True}, 400, "bad-request"),
     ("other action's field", {"action": "sync", "install": ["tinyleaf"]}, 400, "bad-request"),
     ("field of uninstall", {"action": "install", "uninstall": ["tinyleaf"]}, 400, "bad-request"),
     ("not a requirement", {"action": "install", "install": ["tiny leaf"]}, 400, "bad-requirement"),

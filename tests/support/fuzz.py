@@ -156,7 +156,7 @@ def value(rng: random.Random, canary: str, depth: int = 0) -> Any:
     return {requirement(rng, canary): value(rng, canary, depth + 1)}
 
 
-FIELDS = ("action", "install", "uninstall", "upgrade", "revision", "source", "mode")
+FIELDS = ("action", "install", "uninstall", "upgrade", "revision", "source", "mode", "force", "expect")
 
 
 def data(rng: random.Random, canary: str) -> Any:
