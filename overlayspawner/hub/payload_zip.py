@@ -104,6 +104,8 @@ def _walk(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
                 yield from _walk(entry, f"{prefix}/{entry.name}")
         elif entry.name.endswith(".py"):
             yield f"{prefix}/{entry.name}", lean(entry.read_bytes())
+        elif entry.name.endswith(".txt"):
+            yield f"{prefix}/{entry.name}", entry.read_bytes()
 
 
 def lean(source: bytes) -> bytes:

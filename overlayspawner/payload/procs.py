@@ -45,6 +45,12 @@ _DROPPED = frozenset(
     }
 )
 
+_TELLING = re.compile(
+    r"^\W*(?:error\b|cause:|Caused by|Failed|Collecting |Downloading |Building )", re.IGNORECASE
+)
+_TELLING_LINES = 8
+"""Lines that begin so are kept when much follows them: the last few."""
+
 _USERINFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/'\"]*)@")
 
 
@@ -162,11 +168,11 @@ def run(
         if screen:
             screen.close()
         raise
-    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+    tail = _Tail()
 
     def on_text(text: str) -> None:
         line = redact(text)[:MAX_LINE]
-        tail.append(line)
+        tail.add(line)
         if on_line is not None:
             on_line(line)
 
@@ -213,7 +219,7 @@ def run(
         if cancelled or timed_out:
             _end_marked(mark)
     reader.close()
-    return Result(process.returncode, "\n".join(tail), cancelled=cancelled, timed_out=timed_out)
+    return Result(process.returncode, tail.text(), cancelled=cancelled, timed_out=timed_out)
 
 
 def _read(fd: int) -> bytes:
@@ -356,3 +362,19 @@ def _end_marked(mark: str) -> None:
             except (ProcessLookupError, PermissionError):
                 pass
         time.sleep(0.02)
+
+
+class _Tail:
+    """The last lines, and those before them that tell what they are about."""
+
+    def __init__(self) -> None:
+        self._last: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._before: collections.deque[str] = collections.deque(maxlen=_TELLING_LINES)
+
+    def add(self, line: str) -> None:
+        if len(self._last) == TAIL_LINES and _TELLING.match(self._last[0]):
+            self._before.append(self._last[0])
+        self._last.append(line)
+
+    def text(self) -> str:
+        return "\n".join([*self._before, *self._last])

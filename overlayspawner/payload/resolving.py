@@ -8,7 +8,7 @@ from typing import Any, Optional
 from overlayspawner.payload import constraints, forced, gate, limited
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.dists import Dist, listing, user_site
+from overlayspawner.payload.dists import Dist, base_dists, listing, overlay_dists, user_site
 from overlayspawner.payload.events import Events
 from overlayspawner.payload.installer import Installer, choose
 from overlayspawner.payload.mark import Mark
@@ -71,6 +71,7 @@ class Resolving:
         self.force = force
         self.expect = expect
         self.overlay, self.env = ctx.require()
+        self._index: Any = None
         self.settled = False
         """Whether the env held all that was asked for, and nothing is to be uninstalled or upgraded."""
 
@@ -252,7 +253,33 @@ class Resolving:
         except OverlayError as e:
             if e.code in again:
                 raise
-            raise limited.because(e, installer, self.ctx, wanted, stage, **how) from e
+            error = limited.because(e, installer, self.ctx, wanted, stage, **how)
+            if error is e:
+                error = self._explained(e, installer, wanted, bool(how.get("offline")))
+            raise error from e
+
+    def _explained(
+        self, error: OverlayError, installer: Installer, lines: list[str], offline: bool
+    ) -> OverlayError:
+        """Return an installer's error in sentences that name what it is about."""
+        from overlayspawner.payload.installer.explain import Attempt, explain
+
+        attempt = Attempt(
+            python=self.ctx.base.version,
+            environ=lambda: installer.env(self.ctx),
+            lines=lines,
+            new=frozenset([*(r.name for r in self.install), *self.upgrade]),
+            admin=self.ctx.spec.requirements,
+            constraints=self.ctx.spec.constraints,
+            installed={name: dist.version for name, dist in overlay_dists(self.env).items()},
+            base={name: dist.version for name, dist in base_dists(self.ctx).items()},
+            offline=offline,
+            index=self._index,
+        )
+        out = explain(error, attempt)
+        # a restore tries many times, and meets the same package each time
+        self._index = attempt.index
+        return out
 
     def use(self, installer: Installer, lines: list[str], stage: Stage, **how: Any) -> None:
         """Have an installer do its work."""

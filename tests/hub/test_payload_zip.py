@@ -102,7 +102,8 @@ def test_it_holds_the_payload_and_nothing_of_the_hub() -> None:
         names = archive.namelist()
         assert archive.testzip() is None
     assert names == sorted(names)
-    expected = {str(p.relative_to(PACKAGE.parent)) for p in (PACKAGE / "payload").rglob("*.py")}
+    found = [p for p in (PACKAGE / "payload").rglob("*") if p.suffix in (".py", ".txt")]
+    expected = {str(p.relative_to(PACKAGE.parent)) for p in found}
     assert set(names) == expected | {"__main__.py", "overlayspawner/__init__.py"}
 
 

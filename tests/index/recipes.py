@@ -24,6 +24,20 @@ tinypast 1.0 2.0          2.0 needs Python 4
 tinyyanked 1.0 1.1        1.1 is yanked
 tinypre 1.0 2.0rc1        a pre-release
 tinylost 1.0              needs a project that does not exist
+tinyneeds 1.0             needs tinyfuture: a dependency that is not for this Python
+tinyother 1.0 2.0         1.0 is a wheel for any system, 2.0 for one that nobody has, and for Python 3.8
+tinyforeign 1.0           only wheels for other systems
+tinyonlypre 1.0rc1        nothing but a pre-release
+tinyallyanked 1.0         nothing but a yanked version
+tinyliar 1.0              its metadata has another name
+tinyliarversion 1.0       its metadata has another version
+tinyhuge 1.0              METADATA of 8 MB, half of it one summary
+tinynocompiler 1.0        an sdist that calls a compiler; it has ``tiny.c``
+tinynoheader 1.0          an sdist whose C file includes a header that is nowhere
+tinynolibrary 1.0         an sdist that is linked with a library that is nowhere
+tinynomodule 1.0          an sdist whose build imports a module that is nowhere
+tinynoconfig 1.0          an sdist that asks ``tinydb_config``, which is nowhere
+tinyverbose 1.0           an sdist whose build prints very much, secrets and HTML among it, and fails
 ========================  ============================================================================
 """
 
@@ -116,7 +130,43 @@ def build(directory: Path) -> list[Entry]:
     wheel("tinypre", "1.0")
     wheel("tinypre", "2.0rc1")
     wheel("tinylost", "1.0", requires=["tinynowhere>=1"])
+    wheel("tinyneeds", "1.0", requires=["tinyfuture"])
+    wheel("tinyother", "1.0")
+    wheel("tinyother", "2.0", tag="cp38-cp38-win_amd64")
+    wheel("tinyother", "2.0", tag="cp38-cp38-macosx_11_0_arm64")
+    wheel("tinyforeign", "1.0", tag="py3-none-win_amd64")
+    wheel("tinyforeign", "1.0", tag="cp38-cp38-manylinux_2_17_s390x")
+    wheel("tinyonlypre", "1.0rc1")
+    wheel("tinyallyanked", "1.0", yanked="it was a mistake")
+    for name, text in (
+        ("tinyliar", "Metadata-Version: 2.1\nName: tinyleaf\nVersion: 1.0\n"),
+        ("tinyliarversion", "Metadata-Version: 2.1\nName: tinyliarversion\nVersion: 9.0\n"),
+    ):
+        wheel(name, "1.0", metadata=text)
+    wheel("tinyhuge", "1.0", summary="long " * 800_000, description="text\n" * 800_000)
+    cc = "import os, subprocess\nos.chdir(HERE)\nsubprocess.run(['gcc', '-c', 'tiny.c'], check=True)\n"
+    ld = "subprocess.run(['gcc', 'tiny.o', '-ltinynowhere', '-o', 'tiny'], check=True)\n"
+    main = "int main(void) { return 0; }\n"
+    for name, builds, text in (
+        ("tinynocompiler", cc, main),
+        ("tinynoheader", cc, "#include <tiny/nowhere.h>\n" + main),
+        ("tinynolibrary", cc + ld, main),
+        ("tinynomodule", "import tinynowhere\n", ""),
+        ("tinynoconfig", "import subprocess\nsubprocess.run(['tinydb_config', '--libs'])\n", ""),
+        ("tinyverbose", VERBOSE, ""),
+    ):
+        path = make_sdist(directory, name, "1.0", builds=builds, extra={"tiny.c": text})
+        out.append(Entry(path, name))
     return out
+
+
+VERBOSE = f"""
+for n in range(2000):
+    print("line", n, "x" * 10_000)
+print("\\033[31mred\\033[0m \\007 https://someone:hidden-word@index.example/simple?token=hidden-token&a=b")
+print({HTML!r})
+raise SystemExit("error: the end")
+"""
 
 
 def old_distributions(directory: Path) -> list[Path]:

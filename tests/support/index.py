@@ -8,20 +8,30 @@
 ``/garbage/``  answers 200 with bytes that mean nothing
 ``/reset/``    resets the connection
 ``/hang/``     accepts and never answers
-``/500/``      answers 500
+``/loop/``     redirects to itself
+``/cut/``      ends the connection in the middle of each answer
+``/endless/``  goes on for ever, a piece at a time
+``/403/`` …    answers with this status: any from 400 to 599
 =============  =====================================================================================
 
 ``/X-files/`` (for example ``/reset-files/``) answers pages properly and fails at the files only.
+:attr:`LocalIndex.untrusted_url` is the index over TLS, with a certificate that nobody trusts.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import datetime
 import hashlib
 import html
+import ipaddress
 import json
+import re
 import socket
+import ssl
 import struct
+import tempfile
 import threading
 import time
 import zipfile
@@ -34,7 +44,8 @@ from tests.support.wheels import make_sdist, make_wheel, normalise
 
 __all__ = ["LocalIndex", "Request", "make_sdist", "make_wheel"]
 
-FAULTS = ("slow", "garbage", "reset", "hang", "500")
+FAULTS = ("slow", "garbage", "reset", "hang", "loop", "cut", "endless")
+_STATUS = re.compile(r"[45]\d\d")
 _JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -139,13 +150,16 @@ class LocalIndex:
             server.shutdown()
             server.server_close()
 
-    def _listen(self, host: str, port: int) -> None:
+    def _listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         index = self
 
         class Handler(_Handler):
             local = index
 
         server = _Server((host, port), Handler)
+        if tls is not None:
+            # the handshake belongs to the connection's own thread, where it may fail
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         self._servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -177,6 +191,17 @@ class LocalIndex:
     def container_url(self) -> str:
         """The index as containers on Docker's bridge reach it."""
         return f"http://{self.container_host}:{self.port}/simple/"
+
+    @property
+    def untrusted_url(self) -> str:
+        """The index over TLS, with a certificate that it signed itself; listened on from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+            file.write(_certificate())
+            file.flush()
+            context.load_cert_chain(file.name)
+        self._listen("127.0.0.1", 0, context)
+        return f"https://127.0.0.1:{self._servers[-1].server_address[1]}/simple/"
 
     def prefixed(self, prefix: str, *, container: bool = False, credentials: bool = False) -> str:
         """Return the URL of the same index under a prefix of this module's table."""
@@ -211,6 +236,29 @@ def bridge_address() -> str:
         if network.version == 4:
             return str(network.network_address + 1)
     raise RuntimeError("Docker's default bridge has no gateway")
+
+
+def _certificate() -> bytes:
+    """Return a certificate for 127.0.0.1 and its key, in PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM) + secret
 
 
 def _metadata(path: Path) -> bytes | None:
@@ -257,11 +305,12 @@ class _Handler(BaseHTTPRequestHandler):
         fault, _, only_files = prefix.partition("-")
         is_file = bool(parts) and parts[0] == "files"
         trickle = False
-        if fault in FAULTS and (is_file or not only_files):
+        known = fault in FAULTS or bool(_STATUS.fullmatch(fault))
+        if known and (is_file or not only_files):
             if self._fail(fault):
                 return
             trickle = is_file
-        elif prefix not in ("", "auth", *(f"{f}-files" for f in FAULTS)):
+        elif prefix not in ("", "auth") and not (known and only_files == "files"):
             self._send(404, b"no such prefix\n")
             return
         if is_file and len(parts) == 2:
@@ -283,11 +332,17 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "slow":
             self.local.stopped.wait(0.3)
             return False
-        self.close_connection = True
+        self.close_connection = fault in ("reset", "hang", "cut", "endless")
         if fault == "garbage":
             self._send(200, b"\x00\xff{]<a href=" * 50, kind="text/html")
-        elif fault == "500":
-            self._send(500, b"out of order\n")
+        elif _STATUS.fullmatch(fault):
+            self._send(int(fault), b"out of order\n")
+        elif fault == "loop":
+            self._send(302, b"", headers={"Location": f"http://{self.headers.get('Host')}{self.path}"})
+        elif fault == "cut":
+            self._send(200, b"<a href=" * 50, kind="text/html", told=1_000)
+        elif fault == "endless":
+            self._endless()
         elif fault == "hang":
             self.local.stopped.wait(600)
         else:
@@ -295,6 +350,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         return True
+
+    def _endless(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while not self.local.stopped.is_set():
+                self.wfile.write(b"<a href=x>" * 10_000)
 
     def _project(self, name: str) -> None:
         self._page({file.path.name: file for file in self.local.projects[name]}, name)
@@ -325,11 +388,12 @@ class _Handler(BaseHTTPRequestHandler):
         kind: str = "text/plain",
         headers: dict[str, str] | None = None,
         trickle: bool = False,
+        told: int = 0,
     ) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(raw)))
+            self.send_header("Content-Length", str(told or len(raw)))
             if self.local.fresh and status == 200:
                 self.send_header("Cache-Control", f"max-age={self.local.fresh}, public")
             for key, value in (headers or {}).items():

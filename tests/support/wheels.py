@@ -150,6 +150,8 @@ def get_requires_for_build_wheel(config_settings=None):
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     if os.path.exists(os.path.join(HERE, "REFUSE")):
         raise SystemExit("this package refuses to be built")
+    if os.path.exists(os.path.join(HERE, "BUILD")):
+        exec(compile(_read("BUILD"), "setup.py", "exec"), {"HERE": HERE})
     fields = _fields()
     module = fields["Name"].replace("-", "_")
     stem = module + "-" + fields["Version"]
@@ -181,6 +183,8 @@ def make_sdist(
     requires_python: str = "",
     refuses: bool = False,
     runs: str = "",
+    builds: str = "",
+    extra: Mapping[str, str] | None = None,
 ) -> Path:
     """Write an sdist (PEP 517, its own backend) with one module named after the project; return its path.
 
@@ -190,6 +194,10 @@ def make_sdist(
         Its build fails.
     runs:
         Code that its build backend runs as soon as it is imported.
+    builds:
+        Code that its build runs; ``HERE`` is where it is unpacked.
+    extra:
+        Further files: path to content.
     """
     module = _escape(name)
     stem = f"{module}-{version}"
@@ -198,7 +206,10 @@ def make_sdist(
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "_backend"\nbackend-path = ["."]\n',
         "_backend.py": f"{runs}\n{_BACKEND}" if runs else _BACKEND,
         f"{module}.py": f'__version__ = "{version}"\n',
+        **(extra or {}),
     }
+    if builds:
+        members["BUILD"] = builds
     if refuses:
         members["REFUSE"] = ""
     raw = io.BytesIO()

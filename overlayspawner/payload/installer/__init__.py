@@ -81,6 +81,10 @@ class Installer(Protocol):
         """
         ...
 
+    def env(self, ctx: Context) -> dict[str, str]:
+        """Return the environment that it runs in: where it looks for packages, and how it gets there."""
+        ...
+
     def preview(
         self,
         ctx: Context,

@@ -1,166 +1,25 @@
-"""What went wrong, from the traces an installer leaves.
+"""What went wrong, from the traces an installer leaves, as a code and a general sentence.
 
-Facts come first: a signal, a full or read-only file system. uv and pip have one exit code for nearly
-everything, so that the rest is read from their words, in one table. Unknown words give ``installer-failed``
-with the log.
+Facts come first: a signal, a full or read-only file system. All else is read from the tool's words
+(:mod:`~overlayspawner.payload.installer.words`); unknown ones give ``installer-failed`` with the log. Who
+knows what was asked for then explains more (:mod:`~overlayspawner.payload.installer.explain`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import tempfile
 
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.installer import words
 from overlayspawner.payload.procs import Result
+from overlayspawner.payload.sentences import amount
 
 _FULL = 256 * 1024
 """Fewer bytes than this left, and a failure is the full disk's, whatever the tool says."""
 
-_SAME = "Nothing was changed."
-
-# The first code with a pattern that fits counts, so that causes stand before consequences.
-_WORDS: list[tuple[str, tuple[str, ...]]] = [
-    (
-        "disk-full",
-        (
-            "no space left on device",
-            r"os error 28\b",
-            r"errno 28\b",
-            "disk quota exceeded",
-            r"os error 122\b",
-            r"errno 122\b",
-        ),
-    ),
-    (
-        "read-only",
-        (
-            "read-only file system",
-            r"os error 30\b",
-            r"errno 30\b",
-        ),
-    ),
-    (
-        "index-auth",
-        (
-            r"\b40[13] (?:client error|unauthorized|forbidden|error)",
-            "status code 40[13]",
-            "HTTP (?:status )?(?:error )?40[13]",
-            "unauthorized access",
-            "could not find credentials",
-            "lack of valid authentication credentials",
-            r"\buser for \S+:",
-        ),
-    ),
-    (
-        "bad-package",
-        (
-            "hash mismatch",
-            "do not match the hashes",
-            "invalid wheel",
-            "invalid package format",
-            r"wheel '[^']*' located at \S+ is invalid",
-            r"is invalid\b.*wheel",
-            "has an invalid wheel",
-            "badzipfile",
-            "not a zip file",
-            "invalid zip",
-            "failed to read metadata",
-            "unexpected end of (?:file|zip)",
-            "failed to (?:unzip|extract)",
-            "invalid (?:package )?metadata",
-            "metadata field .* invalid",
-            "inconsistent (?:name|version)",
-            "corrupt",
-            "end of central directory",
-            "failed to parse metadata",
-            "must not use the reserved name",
-        ),
-    ),
-    (
-        "build-failed",
-        (
-            "failed to build",
-            "failed building wheel",
-            "build backend (?:failed|returned)",
-            "metadata-generation-failed",
-            "subprocess-exited-with-error",
-            "getting requirements to build",
-        ),
-    ),
-    (
-        "index-unreachable",
-        (
-            "could not connect",
-            "connection (?:refused|reset|error|timed out|aborted|broken)",
-            "failed to connect",
-            "error sending request",
-            "dns error",
-            "name or service not known",
-            "temporary failure in name resolution",
-            "newconnectionerror",
-            "max retries exceeded",
-            "timed? ?out",
-            "tls handshake",
-            "certificate verify failed",
-            "invalid peer certificate",
-            r"\b5\d\d (?:server error|internal|bad gateway|service unavailable|gateway)",
-            r"status code 5\d\d",
-            r"HTTP error 5\d\d",
-            "network (?:is )?unreachable",
-            "no route to host",
-            "failed to fetch",
-            "remote end closed",
-            "incomplete(?:read| message)",
-            "proxyerror",
-            "unexpected eof",
-            "received (?:unsupported|unexpected) content",
-            "unexpected html",
-            "unicodedecodeerror",
-            "error decoding response body",
-        ),
-    ),
-    (
-        "conflict",
-        (
-            "resolutionimpossible",
-            "conflicting dependencies",
-            "are incompatible",
-            "conflict is caused by",
-            "have conflicting",
-        ),
-    ),
-    (
-        "no-matching-version",
-        (
-            "different python version",
-            "requires-python",
-            "requires python",
-            "does not satisfy python",
-        ),
-    ),
-    (
-        "no-such-package",
-        (
-            "was not found in the (?:package registry|provided package locations|cache)",
-            r"from versions: none\)",
-        ),
-    ),
-    (
-        "no-matching-version",
-        (
-            "there (?:is|are) no versions? of",
-            "could not find a version",
-            "no matching distribution",
-            "only .{0,200} (?:is|are) available",
-            "no wheels? with a matching",
-            "does not support python",
-            "is not a supported wheel",
-        ),
-    ),
-    # uv's word for both; what mentions dependencies contradicts itself
-    ("conflict", (r"depends? on .*requirements are unsatisfiable",)),
-    ("no-matching-version", ("no solution found", "requirements are unsatisfiable")),
-]
+SAME = "Nothing was changed."
 
 # code: (sentence, hint, HTTP status)
 _SAYS: dict[str, tuple[str, str, int]] = {
@@ -212,6 +71,11 @@ _SAYS: dict[str, tuple[str, str, int]] = {
 }
 
 
+def says(code: str) -> tuple[str, str, int]:
+    """Return the general sentence of a code, what to do, and its HTTP status."""
+    return _SAYS[code]
+
+
 def failure(result: Result, directory: str, tool: str, more: str = "") -> OverlayError:
     """Return the error for a run of a tool that failed.
 
@@ -224,30 +88,40 @@ def failure(result: Result, directory: str, tool: str, more: str = "") -> Overla
     more:
         What else it has written, for example into a log file; redacted.
     """
+    text = "\n".join(part for part in (result.tail, more) if part)
     if result.cancelled:
-        return OverlayError("cancelled", f"It was cancelled. {_SAME}", status=409)
+        return OverlayError("cancelled", f"It was cancelled. {SAME}", status=409)
     if result.timed_out:
-        return OverlayError(
-            "timeout", f"{tool} took too long and was stopped. {_SAME}", status=504, log=result.tail
-        )
+        return OverlayError("timeout", f"{tool} took too long and was stopped. {SAME}", status=504, log=text)
     full = _storage(directory)
     if full is not None:
-        code, sentence = full
-        return OverlayError(code, f"{sentence} {_SAME}", status=507, log=result.tail)
-    if result.rc < 0:
+        return _of(*full, text)
+    if result.rc < 0 or result.rc == 137:
+        number = -result.rc if result.rc < 0 else 9
+        why = ", most likely because memory ran out" if number == 9 else ""
         hint = (
-            "It may have run out of memory: stop kernels you don't need, then try again."
-            if result.rc == -9
-            else ""
+            "Stop kernels that you don't need, to free memory, then try again."
+            if number == 9
+            else "Try again."
         )
         return OverlayError(
             "installer-failed",
-            f"{tool} was ended by signal {-result.rc}. {_SAME}",
+            f"{tool} was ended by signal {number}{why}. {SAME}",
             hint,
             status=500,
-            log=result.tail,
+            log=text,
         )
-    return classify("\n".join(part for part in (result.tail, more) if part), tool)
+    error = classify(text, tool)
+    if error.code in ("disk-full", "read-only"):
+        return _of(error.code, _place(error.code, words.flat(text), directory), text)
+    return error
+
+
+def _of(code: str, sentence: str, text: str) -> OverlayError:
+    _, hint, status = _SAYS[code]
+    if "container" in sentence:
+        hint = "Delete what you no longer need there, or ask the administrator for more room."
+    return OverlayError(code, f"{sentence} {SAME}", hint, status=status, log=text)
 
 
 def _storage(directory: str) -> tuple[str, str] | None:
@@ -256,26 +130,42 @@ def _storage(directory: str) -> tuple[str, str] | None:
     except OSError:
         return None
     if info.f_flag & os.ST_RDONLY:
-        return "read-only", "Your storage can't be written to."
-    if info.f_bavail * info.f_frsize < _FULL or (info.f_files and not info.f_favail):
-        return "disk-full", "There is no space left in your storage."
+        return "read-only", _SAYS["read-only"][0]
+    free = info.f_bavail * info.f_frsize
+    if free < _FULL:
+        return "disk-full", f"There is no space left in your storage ({amount(free)} free)."
+    if info.f_files and not info.f_favail:
+        return "disk-full", "There is room for no further file in your storage (no inode is left)."
     return None
 
 
+def _place(code: str, text: str, directory: str) -> str:
+    """Say what is full, where the file system of the stage is not: a quota, or the container's own disk."""
+    if code == "read-only":
+        return _SAYS[code][0]
+    if re.search(r"quota|(?:os error|errno) 122", text, re.IGNORECASE):
+        return "Your quota of storage is used up."
+    try:
+        info, own = os.statvfs(tempfile.gettempdir()), os.statvfs(directory)
+    except OSError:
+        return _SAYS[code][0]
+    free, here = own.f_bavail * own.f_frsize, info.f_bavail * info.f_frsize
+    if here < _FULL <= free:
+        folder = tempfile.gettempdir()
+        return f"There is no space left in the container's {folder} ({amount(here)} free)."
+    return f"There is not enough space left in your storage ({amount(free)} free)."
+
+
 def classify(text: str, tool: str) -> OverlayError:
-    """Read a tool's words. Lines are joined, and uv's frames dropped: it wraps its sentences."""
-    joined = re.sub(r"[\s\u2500-\u25ff\u00d7]+", " ", text)
-    for code, patterns in _WORDS:
-        if any(re.search(pattern, joined, re.IGNORECASE) for pattern in patterns):
-            if code == "index-unreachable" and _only_missing(joined):
-                continue
-            sentence, hint, status = _SAYS[code]
-            return OverlayError(code, f"{sentence} {_SAME}", hint, status=status, log=text)
-    return OverlayError(
-        "installer-failed", f"{tool} failed. {_SAME}", "The log says more.", status=500, log=text
-    )
-
-
-def _only_missing(text: str) -> bool:
-    """Whether all that could not be fetched was simply not there."""
-    return "404" in text and not re.search(r"\b5\d\d\b|refused|reset|timed out|dns", text, re.IGNORECASE)
+    """Return the error that a tool's words mean."""
+    code = words.code_of(text)
+    if not code:
+        return OverlayError(
+            "installer-failed",
+            f"{tool} failed. {SAME}",
+            "The log says more.",
+            status=500,
+            log=text,
+        )
+    sentence, hint, status = _SAYS[code]
+    return OverlayError(code, f"{sentence} {SAME}", hint, status=status, log=text)

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, image_dists, needs, overlay_dists
-from overlayspawner.payload.installer import OnLine
+from overlayspawner.payload.installer import OnLine, pip_log
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import limits_of, pip_env
 from overlayspawner.payload.installer.pip_progress import RAW, PipProgress
@@ -103,6 +103,10 @@ class Pip:
                 exact = ["--require-hashes"] if lines is hashed else []
                 self._run(stage, env, [*exactly, *exact, "-r", path], limits, shown, cancel)
 
+    def env(self, ctx: Context) -> dict[str, str]:
+        """Return the environment that it runs in."""
+        return pip_env(ctx)
+
     def preview(self, ctx: Context, requirements: Sequence[str], stage: Stage, **how: Any) -> list[Planned]:
         """See :meth:`Installer.preview <overlayspawner.payload.installer.Installer.preview>`."""
         from overlayspawner.payload.installer.pip_preview import preview
@@ -131,7 +135,7 @@ class Pip:
             result = run(argv, env=environ, cwd=stage.path, cancel=cancel, **how)
         shown.packages.finish()
         if result.rc != 0 or result.cancelled:
-            raise failure(result, stage.path, "pip", _refused_pages(log))
+            raise failure(result, stage.path, "pip", pip_log.told(log))
 
     def report(
         self,
@@ -218,21 +222,6 @@ def _pins(requirements: Sequence[str], visible: Sequence[Dist], upgrade: Sequenc
         if requirement.name in versions and requirement.name not in upgrade and not requirement.url:
             out.append(f"{requirement.name}=={versions[requirement.name]}")
     return out
-
-
-def _refused_pages(log: str) -> str:
-    """Return what pip's log says about index pages it could not get.
-
-    On the screen pip calls a package missing when the index refused to answer.
-    """
-    try:
-        with open(log, encoding="utf-8", errors="replace") as f:
-            lines = [line.strip() for line in f if "Could not fetch URL" in line]
-    except OSError:
-        return ""
-    return redact(
-        "\n".join(line.partition(" Could")[1].strip() + line.partition(" Could")[2] for line in lines[-5:])
-    )
 
 
 def _read_report(path: str) -> list[dict[str, Any]]:

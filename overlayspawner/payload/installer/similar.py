@@ -1,0 +1,125 @@
+"""Names that somebody may have meant: shown, never installed by themselves.
+
+``popular.txt`` holds the names that are downloaded most, in three parts, the most popular ones first.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from overlayspawner.payload.requirements import normalise
+
+SHOWN = 3
+
+IMPORTED = {
+    "attr": "attrs",
+    "bio": "biopython",
+    "bs4": "beautifulsoup4",
+    "community": "python-louvain",
+    "crypto": "pycryptodome",
+    "cv": "opencv-python",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "discord": "discord-py",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "faiss": "faiss-cpu",
+    "fitz": "pymupdf",
+    "git": "gitpython",
+    "github": "pygithub",
+    "google-protobuf": "protobuf",
+    "igraph": "python-igraph",
+    "imblearn": "imbalanced-learn",
+    "ipython-display": "ipython",
+    "jwt": "pyjwt",
+    "kafka": "kafka-python",
+    "ldap": "python-ldap",
+    "magic": "python-magic",
+    "mpl-toolkits": "matplotlib",
+    "mysqldb": "mysqlclient",
+    "opencv": "opencv-python",
+    "openssl": "pyopenssl",
+    "osgeo": "gdal",
+    "pil": "pillow",
+    "pkg-resources": "setuptools",
+    "pptx": "python-pptx",
+    "psycopg2": "psycopg2-binary",
+    "pylab": "matplotlib",
+    "pytorch": "torch",
+    "pywt": "pywavelets",
+    "rdkit-chem": "rdkit",
+    "serial": "pyserial",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "slugify": "python-slugify",
+    "snappy": "python-snappy",
+    "socks": "pysocks",
+    "tables": "tables",
+    "telegram": "python-telegram-bot",
+    "usb": "pyusb",
+    "umap": "umap-learn",
+    "win32com": "pywin32",
+    "xlib": "python-xlib",
+    "yaml": "pyyaml",
+    "zmq": "pyzmq",
+}
+"""What is imported, and the package that has it, where the two have different names."""
+
+
+@lru_cache(maxsize=1)
+def popular() -> dict[str, int]:
+    """Return name to rank (0 the most popular); empty where the list is missing."""
+    import pkgutil
+
+    try:
+        raw = pkgutil.get_data(__package__, "popular.txt") or b""
+    except OSError:
+        return {}
+    parts = raw.decode().split("\n\n")
+    return {name: rank for rank, part in enumerate(parts) for name in part.split()}
+
+
+def close(name: str, more: Iterable[str] = ()) -> list[str]:
+    """Return up to three names that are close to one, the best first.
+
+    Parameters
+    ----------
+    more:
+        Names that are known besides the popular ones: what is installed.
+    """
+    wanted = normalise(name)
+    known = dict(popular())
+    known.update((normalise(other), 0) for other in more)
+    known.pop(wanted, None)
+    out = [IMPORTED[wanted]] if IMPORTED.get(wanted, wanted) != wanted else []
+    bare = wanted.replace("-", "")
+    limit = 0.75 if len(wanted) > 4 else 0.66
+    scored = []
+    matcher = difflib.SequenceMatcher(autojunk=False)
+    matcher.set_seq2(bare)
+    for other, rank in known.items():
+        # Half of a short name is not a misspelling of it. Most names are passed over by their length.
+        if abs(len(other) - len(wanted)) > 3:
+            continue
+        plain = other.replace("-", "")
+        if plain == bare:
+            score = 1.0
+        else:
+            matcher.set_seq1(plain)
+            if matcher.real_quick_ratio() < limit or matcher.quick_ratio() < limit:
+                continue
+            score = matcher.ratio()
+            if sorted(plain) == sorted(bare):
+                score += 0.1  # letters in another order
+            if plain[:1] == bare[:1]:
+                score += 0.05
+        if score >= limit:
+            scored.append((-score + 0.03 * rank, other))
+    for prefix in ("python-", "py", "python3-"):
+        for other in (prefix + wanted, wanted.removeprefix(prefix)):
+            if other in known and other != wanted:
+                scored.append((-0.9, other))
+    out += [other for _, other in sorted(scored)]
+    return list(dict.fromkeys(out))[:SHOWN]
