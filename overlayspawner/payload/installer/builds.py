@@ -77,6 +77,7 @@ _USELESS = re.compile(
     r"|Getting requirements|Preparing metadata|Building wheel|Failed to build"
     r"|ERROR: (?:Failed|Could not build)|Collecting |Downloading "
     r"|cause: (?:Call to|The build backend)|subprocess\.CalledProcessError|compilation terminated|collect2:"
+    r"|Build backend|\d+\)$"
     r"|or `uv pip|\[tool\.uv|\w+ = \[|\(This|Did you|Discarding|WARNING: |Resolved \d|Using )",
     re.I,
 )
@@ -135,6 +136,8 @@ def out_of_memory(text: str) -> bool:
 
 def last_words(text: str) -> str:
     """Return the last line of a build's output that says something; ``""`` where there is none."""
+    for mark in ("[stderr]", "--- stderr:"):
+        text = text.rpartition(mark)[2] or text
     lines = [_FRAMES.sub("", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if len(line) > 3 and not _USELESS.match(line)]
     telling: Optional[str] = next((line for line in reversed(lines[-12:]) if _TELLING.search(line)), None)

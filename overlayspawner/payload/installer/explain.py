@@ -69,6 +69,7 @@ _URLS = (
     re.compile(r"for url:? \(?(https?://[^\s)]+)"),
     re.compile(r"index(?: URL)? \((https?://[^\s)]+)\)", re.I),
     re.compile(r"HTTP error \d+ while getting (\S+)"),
+    re.compile(r"(?:Unable to fetch|while fetching|`Content-Type` \S+ for) `?(https?://[^\s`]+)"),
 )
 _POOL = re.compile(r"host='([^']+)', port=(\d+)")
 _UNTRUSTED = re.compile(r"located at (\S+) is not a trusted")
@@ -309,6 +310,10 @@ def _bad(text: str, attempt: Attempt) -> Optional[OverlayError]:
             break
     else:
         return None
+    if not version:
+        stem = re.sub("[-_.]+", "[-_.]+", re.escape(normalise(name)).replace("\\-", "-"))
+        file = re.search(rf"(?<![\w.-]){stem}-(\d[\w.!+]*)-[^/\s]*\.whl", joined, re.I)
+        version = file[1] if file else ""
     subject = f"{normalise(name)} {version}".strip()
     why = next((why for pattern, why in _WHY_BAD if re.search(pattern, joined, re.I)), "the file is damaged")
     hint = (

@@ -101,7 +101,7 @@ def close(name: str, more: Iterable[str] = ()) -> list[str]:
     matcher.set_seq2(bare)
     for other, rank in known.items():
         # Half of a short name is not a misspelling of it. Most names are passed over by their length.
-        if abs(len(other) - len(wanted)) > 3:
+        if len(bare) < 3 or abs(len(other) - len(wanted)) > 3:
             continue
         plain = other.replace("-", "")
         if plain == bare:

@@ -17,7 +17,7 @@ _MAX_LINE = 600
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _QUERY = re.compile(r"(?P<url>\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?'\"<>]*\?)(?P<query>[^\s'\"<>]+)")
-_WORD = re.compile(r"\S{250,}")
+_WORD = re.compile(r"\S{152,}")
 _FRAMES = re.compile(r"[\s\u2500-\u25ff\u00d7]+")
 
 # The first code with a pattern that fits counts, so that causes stand before consequences.
@@ -85,7 +85,7 @@ _WORDS: list[tuple[str, tuple[str, ...]]] = [
     (
         "build-failed",
         (
-            "failed to build",
+            "failed to (?:download and )?build",
             "failed building wheel",
             "build backend (?:failed|returned)",
             "metadata-generation-failed",
@@ -200,7 +200,7 @@ REASONS: list[tuple[str, str]] = [
     (r"certificate verify|peer certificate|certificate_verify", "its TLS certificate is not trusted here"),
     (r"corrupt message|wrong.version.number|tls handshake|ssl", "TLS with it failed"),
     (r"too many redirects|exceeded \d+ redirects|redirect error|infinite loop", "it redirects in a circle"),
-    (r"proxy", "the proxy on the way to it failed"),
+    (r"proxyerror|proxy auth|tunnel|proxy connect|proxy server", "the proxy on the way to it failed"),
     (r"timed? ?out|timeout|didn't respond within", "it did not answer in time"),
     (
         r"status server error \((5\d\d)|\b(5\d\d) (?:server )?error|error (5\d\d)|many (5\d\d)",
@@ -220,9 +220,9 @@ def handy(text: str) -> str:
 
     Some patterns take time with the square of a word's length, and a build may print what it likes.
     """
-    if len(text) > 60_000:
-        text = f"{text[:10_000]}\n{text[-50_000:]}"
-    return _WORD.sub(lambda match: f"{match[0][:80]}…{match[0][-120:]}", text)
+    if len(text) > 20_000:
+        text = f"{text[:5_000]}\n{text[-15_000:]}"
+    return _WORD.sub(lambda match: f"{match[0][:70]}…{match[0][-80:]}", text)
 
 
 def code_of(text: str) -> str:
@@ -267,7 +267,7 @@ def clean(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 def log(text: str, secrets: tuple[str, ...] = ()) -> str:
     """Return the end of a tool's output as an error carries it: cleaned and bounded."""
-    lines = [_cut(clean(line, secrets)) for line in text.splitlines()]
+    lines = [_cut(clean(line[:4_000], secrets)) for line in text.splitlines()]
     out: list[str] = []
     size = 0
     for line in reversed(lines):
