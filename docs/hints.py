@@ -242,7 +242,10 @@ HINTS = {
         "Wait until the other server has finished. One that was killed in the middle counts as gone after 20 "
         "seconds; the next change then repairs what it left."
     ),
-    "no-such-package": "Check the spelling, and that the index has it. Close names are in the hint; none is installed by itself.",
+    "no-such-package": (
+        "Check the spelling, and that the index has it. Names that are close are shown; none is installed by "
+        "itself."
+    ),
     "no-matching-version": (
         "Ask for fewer constraints, or for another version: `log` names the package that stands in the way, "
         "or the Python that is needed."
