@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import tempfile
@@ -275,6 +276,23 @@ def test_exactly_the_files_of_the_report() -> None:
         "direct @ https://d/d.whl --hash=sha256:dd",
     ]
     assert other == ["unhashed==2.0", "repo @ git+https://g/r.git@e1", "secret @ https://${U}:${P}@s/s.whl"]
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"name": "--index-url=http://elsewhere.example/", "version": "1.0"},
+        {"name": "thing", "version": "1.0 --no-index"},
+        {"name": "<b>", "version": "1"},
+        {},
+    ],
+)
+def test_what_an_index_calls_a_package_becomes_no_option(tmp_path: Path, meta: dict[str, str]) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"install": [{"metadata": meta}]}))
+    with pytest.raises(OverlayError) as e:
+        pip._read_report(str(report))
+    assert e.value.code == "bad-package"
 
 
 # -- failures -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -30,6 +31,8 @@ OLDEST = (22, 2)
 """The first pip with ``--dry-run --report``."""
 
 OLDEST_TEXT = "22.2"
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", re.ASCII)
 
 OLDEST_OTHER = (22, 3)
 """The first pip with ``--python``: it acts on an environment that has none."""
@@ -233,6 +236,20 @@ def _read_report(path: str) -> list[dict[str, Any]]:
         raise OverlayError(
             "installer-failed", "pip's report could not be read; nothing was changed.", status=500
         ) from None
+    for item in items:
+        meta = item.get("metadata") or {}
+        # An old pip believes an index's metadata. Both are written into a file that pip reads, where
+        # a line may be an option.
+        if not (
+            _PLAIN.fullmatch(str(meta.get("name") or "")) and _PLAIN.fullmatch(str(meta.get("version") or ""))
+        ):
+            raise OverlayError(
+                "bad-package",
+                "A package from the index can't be used: its metadata has no proper name or version. "
+                "Nothing was changed.",
+                "Try another version, or tell the authors of the package.",
+                status=502,
+            )
     return items
 
 
