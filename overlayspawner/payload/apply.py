@@ -191,8 +191,7 @@ class Job(Resolving):
         after = before
         for name in self.uninstall:
             after = after.with_removed(name)
-        for requirement in self.install:
-            after = after.with_added(requirement)
+        after = after.with_asked(self.install)
         for line in before.ignored():
             self.events.say("resolving", f"Left out, because it is no requirement: {redact(line)}")
         remaining = after.entries() + admin

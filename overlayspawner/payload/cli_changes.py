@@ -9,10 +9,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from overlayspawner.payload import cli_context, cli_output
 from overlayspawner.payload.contract import OverlayError
+
+if TYPE_CHECKING:
+    from overlayspawner.payload.given import Given
 
 WHO = "command line"
 
@@ -26,29 +29,7 @@ def add(verb: Any) -> None:
         Called with name, function and help text, returns the parser of one command.
     """
     install = verb("install", _install, "install packages")
-    install.add_argument(
-        "requirements",
-        nargs="*",
-        metavar="REQUIREMENT",
-        help="as for pip: name, name>=2, URL, wheel, directory of a project",
-    )
-    lists: dict[str, Any] = {"action": "append", "default": []}
-    install.add_argument(
-        "-r",
-        "--requirement",
-        metavar="FILE",
-        help="requirements.txt, pyproject.toml, pylock.toml, uv.lock or environment.yml",
-        **lists,
-    )
-    install.add_argument(
-        "-c", "--constraint", metavar="FILE", help="limits of versions, for this change", **lists
-    )
-    install.add_argument(
-        "-e", "--editable", metavar="PATH", help="a project that is used from where it lies", **lists
-    )
-    install.add_argument(
-        "--group", metavar="[PATH:]NAME", help="a dependency group of pyproject.toml", **lists
-    )
+    add_given(install)
     _anyway(install)
     uninstall = verb("uninstall", _uninstall, "remove packages and what only they needed")
     uninstall.add_argument("names", nargs="+", metavar="NAME")
@@ -97,10 +78,44 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _install(options: argparse.Namespace) -> int:
+def add_given(parser: argparse.ArgumentParser) -> None:
+    """Declare what names packages to install: as pip's options for that are called."""
+    parser.add_argument(
+        "requirements",
+        nargs="*",
+        metavar="REQUIREMENT",
+        help="as for pip: name, name>=2, URL, wheel, directory of a project",
+    )
+    lists: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument(
+        "-r",
+        "--requirement",
+        metavar="FILE",
+        help="requirements.txt, pyproject.toml, pylock.toml, uv.lock or environment.yml",
+        **lists,
+    )
+    parser.add_argument(
+        "-c", "--constraint", metavar="FILE", help="limits of versions, for this change", **lists
+    )
+    parser.add_argument(
+        "-e", "--editable", metavar="PATH", help="a project that is used from where it lies", **lists
+    )
+    parser.add_argument(
+        "--group", metavar="[PATH:]NAME", help="a dependency group of pyproject.toml", **lists
+    )
+
+
+def read_given(options: argparse.Namespace) -> Given:
+    """Return what was named with the options of :func:`add_given`.
+
+    Raises
+    ------
+    OverlayError
+        See :func:`overlayspawner.payload.given.read`.
+    """
     from overlayspawner.payload import given
 
-    wanted = given.read(
+    return given.read(
         options.requirements,
         files=options.requirement,
         constraints=options.constraint,
@@ -108,6 +123,10 @@ def _install(options: argparse.Namespace) -> int:
         groups=options.group,
         home=os.path.expanduser("~"),
     )
+
+
+def _install(options: argparse.Namespace) -> int:
+    wanted = read_given(options)
     if not wanted.requirements:
         raise OverlayError(
             "bad-request", "Nothing to install was named.", "For example: overlay install humanize"

@@ -6,16 +6,14 @@ import argparse
 from typing import Any
 
 from overlayspawner.payload import cli_context, cli_output
-from overlayspawner.payload.cli_changes import interruptible
+from overlayspawner.payload.cli_changes import add_given, interruptible, read_given
 from overlayspawner.payload.sentences import amount
 
 
 def add(verb: Any) -> None:
     """Declare the command; see :func:`overlayspawner.payload.cli_changes.add`."""
     plan = verb("plan", _plan, "show what a change would do, and change nothing")
-    plan.add_argument(
-        "requirements", nargs="*", metavar="REQUIREMENT", help="packages to install: name, name>=2, URL"
-    )
+    add_given(plan)
     plan.add_argument("--uninstall", nargs="+", action="extend", default=[], metavar="NAME", help="to remove")
     plan.add_argument(
         "--upgrade", nargs="+", action="extend", default=[], metavar="NAME", help="to bring to newer versions"
@@ -26,11 +24,14 @@ def _plan(options: argparse.Namespace) -> int:
     from overlayspawner.payload.planning import plan
 
     context = cli_context.find(options.runtime).for_changes()
+    wanted = read_given(options)
+    asked: list[Any] = [*wanted.requirements]
+    context.spec.constraints = [*context.spec.constraints, *wanted.constraints]
     show = cli_output.progress(options.json)
     with interruptible() as cancel:
         found = plan(
             context,
-            install=options.requirements,
+            install=asked,
             uninstall=options.uninstall,
             upgrade=options.upgrade,
             on_event=show,

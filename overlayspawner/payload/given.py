@@ -88,7 +88,7 @@ def _file(out: Given, path: str, groups: list[str], home: str) -> None:
     found = source_files.read_file(os.path.abspath(path), groups, home)
     for item in found.left_out:
         line = item["requirement"]
-        if line.startswith("group "):
+        if line.startswith("group ") or item["reason"] == source_files.ITSELF:
             continue  # nobody asked for it
         # half of a file is not what was asked for
         code = "option-not-allowed" if line.startswith("-") else "bad-requirement"
@@ -136,13 +136,8 @@ def _editable(text: str, home: str) -> Requirement:
     path = os.path.abspath(os.path.expanduser(match["path"] if match else text))
     if not os.path.isdir(path):
         raise OverlayError("bad-request", f"There is no directory {path}.")
-    if match and match["extras"]:
-        raise OverlayError(
-            "bad-requirement",
-            f"{text}: a project that is used from where it lies has no extras here.",
-            "Install what the extra needs by name, or with --group.",
-        )
-    return parse(f"-e file://{_portable(path, home)}#egg={_name(path)}", trusted=True)
+    extras = (match["extras"] or "").replace(" ", "") if match else ""
+    return parse(f"-e file://{_portable(path, home)}#egg={_name(path)}{extras}", trusted=True)
 
 
 def _name(path: str) -> str:

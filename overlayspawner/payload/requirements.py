@@ -33,6 +33,7 @@ _VCS = (
     "git+http",
     "git+ssh",
     "git+git",
+    "git+file",
     "hg+https",
     "hg+http",
     "hg+ssh",
@@ -239,7 +240,9 @@ def _from_editable(target: str) -> Requirement:
         target = "${HOME}" + target[1:]
     egg = re.search(rf"#(?:.*&)?egg=({_NAME})", target, re.ASCII)
     name = normalise(egg[1]) if egg else ""
-    return Requirement(f"-e {target}", name, url=target, editable=True)
+    extras = re.search(r"\[([A-Za-z0-9._,-]*)\]$", target, re.ASCII) if egg else None
+    named = tuple(normalise(e) for e in extras[1].split(",") if e) if extras else ()
+    return Requirement(f"-e {target}", name, extras=named, url=target, editable=True)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -286,7 +289,7 @@ def _check_url(url: str, trusted: bool) -> None:
     if "+" in parts.scheme and (parts.netloc.startswith("-") or "@-" in parts.netloc + parts.path):
         # a host or a revision that Git or Mercurial would take for one of their options
         raise OverlayError("option-not-allowed", f"{_shown(url)} holds an option.", _HINT)
-    if not parts.netloc and parts.scheme != "file":
+    if not parts.netloc and parts.scheme not in ("file", "git+file"):
         raise OverlayError("bad-requirement", f"{_shown(url)} names no server.", _HINT)
     secret = _VARIABLE.sub("", user).strip(":")
     if secret and secret not in ("git", "hg") and not trusted:
@@ -360,6 +363,25 @@ class Requirements:
                 placed = True
         if not placed:
             out.lines.append(requirement.text)
+        return out
+
+    def with_asked(self, requirements: Iterable[Requirement]) -> Requirements:
+        """Return a copy with all lines of a request: they replace those that are there, not each other.
+
+        One package may be named twice: for different Pythons, or with two limits that both hold.
+        """
+        out = self
+        seen: dict[str, set[str]] = {}
+        for requirement in requirements:
+            texts = seen.setdefault(requirement.key, set())
+            if not texts:
+                out = out.with_added(requirement)
+            elif requirement.text not in texts:
+                after = max(n for n, e in out._parsed() if e is not None and e.key == requirement.key) + 1
+                lines = [*out.lines[:after], requirement.text, *out.lines[after:]]
+                out = Requirements()
+                out.lines = lines
+            texts.add(requirement.text)
         return out
 
     def with_removed(self, name: str) -> Requirements:

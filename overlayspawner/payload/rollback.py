@@ -22,9 +22,7 @@ def edited(before: Requirements, add: Iterable[str], remove: Iterable[str]) -> R
     after = before
     for name in remove:
         after = after.with_removed(name)
-    for text in add:
-        after = after.with_added(parse(text, trusted=True))
-    return after
+    return after.with_asked(parse(text, trusted=True) for text in add)
 
 
 def prepare_requirements(

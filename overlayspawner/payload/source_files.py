@@ -20,6 +20,11 @@ from overlayspawner.payload.uvlock import source as origin
 
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*==\s*([^\s*,;]+)\s*(?:;|$)")
 
+_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+
+ITSELF = "It is the project itself."
+"""Why a lock's own project is left out: nobody asked for it."""
+
 MAX_FILE = 4_000_000
 """Bytes of a file of requirements that are read at most."""
 
@@ -176,14 +181,27 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
                 line = os.path.normpath(os.path.join(os.path.dirname(path), line))
             # hashes belong to one file of one version: they are no part of what is asked for
             bare = re.sub(r"\s+--(?:hash|config-settings|global-option)[= ]\S+", "", line)
-            source.want(bare)
+            if "://" not in bare:
+                # in URLs the installers do it, so that no credentials get into files
+                bare = _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), bare)
             pinned = _PINNED.match(bare)
+            if " --hash" in line and pinned is None and " @ " not in bare and "://" not in bare:
+                source.leave_out(
+                    bare, "A hash belongs to one version, which is not named.", "Write name==version."
+                )
+                continue
+            source.want(bare)
             if pinned:
                 _hash(source, pinned[1], pinned[2], re.findall(r"--hash[= ]sha256:(\S+)", line))
 
 
-def read_constraints(path: str) -> list[str]:
-    """Return the lines of a file of constraints; options in it mean nothing.
+def read_constraints(path: str, depth: int = 0) -> list[str]:
+    """Return the lines of a file of constraints, and of those it names; other options in it mean nothing.
+
+    Parameters
+    ----------
+    depth:
+        How many files have named one another already.
 
     Raises
     ------
@@ -193,7 +211,12 @@ def read_constraints(path: str) -> list[str]:
     out = []
     for raw in re.sub(r"\\\r?\n", " ", _text(path)).splitlines():
         line = re.sub(r"(^|\s+)#.*$", "", raw).strip()
-        if line and not line.startswith("-"):
+        more = re.match(r"^(?:-[cr]|--constraint|--requirement)[ =]*(.+)$", line)
+        if more and depth >= MAX_DEPTH:
+            raise OverlayError("bad-request", f"{path}: too many files include one another.")
+        if more:
+            out += read_constraints(os.path.join(os.path.dirname(path), more[1].strip()), depth + 1)
+        elif line and not line.startswith("-"):
             out.append(parse(re.sub(r"\s+--hash[= ]\S+", "", line)).text)
     return out
 
@@ -341,7 +364,7 @@ def _uv_lock(source: Source, lock: UvLock, groups: list[str]) -> None:
         if "editable" in origin(item):
             source.leave_out(
                 normalise(item["name"]),
-                "It is the project itself.",
+                ITSELF,
                 "Install it with: overlay install -e PATH",
             )
     for group in sorted(known - set(groups)):

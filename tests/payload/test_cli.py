@@ -215,6 +215,10 @@ def test_a_file_of_requirements(overlay: Overlay, home: Path, tmp_path: Path) ->
         "tinyleaf==1.1",
         "tinydata",
     ]
+    (tmp_path / "limits.txt").write_text("tinytree<2\n")
+    done = overlay("plan", "--json", "-r", "more.txt", "tinytree", "-c", "limits.txt")
+    new = {item["name"]: item["version"] for item in json.loads(done.stdout)["new"]}
+    assert new == {"tinytree": "1.0"}, done.stderr
     (tmp_path / "odd.txt").write_text("tinypre\n--index-url=http://evil/\n")
     done = overlay("install", "-r", "odd.txt")
     assert (done.returncode, "option-not-allowed" in done.stderr) == (2, True)

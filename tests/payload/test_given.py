@@ -252,7 +252,6 @@ def test_a_lock_with_a_wrong_hash(ctx: Context, index: LocalIndex) -> None:
         ((), {"constraints": ["nowhere.txt"]}, "bad-request"),
         ((), {"constraints": ["odd.txt"]}, "bad-requirement"),
         ((), {"editables": ["nowhere"]}, "bad-request"),
-        ((), {"editables": ["mine[data]"]}, "bad-requirement"),
         ((), {"editables": ["empty"]}, "bad-request"),
         (("./empty",), {}, "bad-request"),
         (("./nowhere",), {}, "bad-requirement"),

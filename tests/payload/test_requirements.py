@@ -212,3 +212,12 @@ def test_what_is_no_requirement_is_kept_and_named() -> None:
 def test_a_line_per_marker_becomes_one() -> None:
     file = Requirements("a<2; python_version<'3'\nb\na>=2; python_version>='3'\n")
     assert file.with_added(parse("a==3")).to_text() == "a==3\nb\n"
+
+
+def test_a_package_named_twice_in_one_request() -> None:
+    before = Requirements("humanize==3  # mine\nrich\n")
+    asked = [parse(t) for t in ("humanize<4; python_version < '3.9'", "humanize>=4", "rich", "humanize>=4")]
+    after = before.with_asked(asked)
+    assert after.lines == ["humanize<4; python_version < '3.9'  # mine", "humanize>=4", "rich"]
+    assert after.with_asked(asked).lines == after.lines
+    assert after.with_asked([parse("humanize")]).lines == ["humanize  # mine", "rich"]

@@ -18,7 +18,7 @@ from overlayspawner.payload.installer import OnLine, pip_log
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import limits_of, pip_env
 from overlayspawner.payload.installer.pip_progress import RAW, PipProgress
-from overlayspawner.payload.installer.preview import Planned
+from overlayspawner.payload.installer.preview import Planned, hashes_of, other_file
 from overlayspawner.payload.installer.progress import OnPackages
 from overlayspawner.payload.installer.traces import temporary
 from overlayspawner.payload.limits import Limits
@@ -289,22 +289,12 @@ def check_hashes(items: Sequence[dict[str, Any]], constraints: Sequence[str]) ->
     OverlayError
         ``bad-package`` for a file that is another one.
     """
-    allowed = {}
-    for line in constraints:
-        pin, *digests = line.split(" --hash=sha256:")
-        if digests:
-            allowed[pin.strip()] = {digest.strip() for digest in digests}
+    allowed = hashes_of(constraints)
     for item in items:
         pin = f"{normalise(item['metadata']['name'])}=={item['metadata']['version']}"
         digest = _digests(item).get("sha256", "")
         if pin in allowed and digest and digest not in allowed[pin]:
-            raise OverlayError(
-                "bad-package",
-                f"The index gives another file for {pin} than the one that was installed before. "
-                "Nothing was changed.",
-                "Ask the administrator of the index; or ask for another version.",
-                status=502,
-            )
+            raise other_file(pin)
 
 
 def origins(items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -39,6 +39,26 @@ def too_many() -> OverlayError:
     )
 
 
+def hashes_of(constraints: Iterable[str]) -> dict[str, set[str]]:
+    """Return the SHA-256 of the files that may be taken, by ``name==version``, of those that have any."""
+    out: dict[str, set[str]] = {}
+    for line in constraints:
+        pin, *digests = line.split(" --hash=sha256:")
+        if digests:
+            out.setdefault(pin.strip(), set()).update(digest.strip() for digest in digests)
+    return out
+
+
+def other_file(pin: str) -> OverlayError:
+    """Return the error for a file whose hash is not one of those that are known."""
+    return OverlayError(
+        "bad-package",
+        f"The index gives another file for {pin} than the hash known for it says. Nothing was changed.",
+        "Ask the administrator of the index; or ask for another version.",
+        status=502,
+    )
+
+
 @dataclass(frozen=True)
 class Planned:
     """One distribution that would come.

@@ -113,6 +113,7 @@ class Uv:
             self.path,
             "pip",
             "install",
+            "--verify-hashes",  # by itself only later ones do
             "--python",
             stage.env.python,
             "--prefix",

@@ -18,7 +18,15 @@ from overlayspawner.payload.dists import Dist
 from overlayspawner.payload.installer import OnLine
 from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import limits_of
-from overlayspawner.payload.installer.preview import ROUNDS, Planned, StandIns, source_file, too_many
+from overlayspawner.payload.installer.preview import (
+    ROUNDS,
+    Planned,
+    StandIns,
+    hashes_of,
+    other_file,
+    source_file,
+    too_many,
+)
 from overlayspawner.payload.limits import Limits
 from overlayspawner.payload.procs import TAIL_LINES, Cancel, Result, run
 from overlayspawner.payload.requirements import normalise, parse
@@ -117,9 +125,10 @@ def preview(
     argv += [] if "--no-build" in argv else ["--no-build"]
     own: dict[str, list[str]] = {}
     for line in [*requirements, *constraints]:
-        entry = parse(line, trusted=True)
+        bare = line.partition(" --hash=")[0]
+        entry = parse(bare, trusted=True)
         if not entry.url:
-            own.setdefault(entry.name, []).append(line)
+            own.setdefault(entry.name, []).append(bare)
 
     def ask(log: _Log, names: Iterable[str], *, offline: bool) -> dict[str, dict[str, Any]]:
         """Which file of each uv would take, were it allowed to build."""
@@ -149,6 +158,7 @@ def preview(
             pins = {n: log.comes[n][0] for n in comes if told.get(n, {}).get("version") != log.comes[n][0]}
             lines = [f"{name}=={version}" for name, version in pins.items()]
             told.update(_files(uv, ctx, stage, lines, limits, offline=True, cancel=cancel))
+            _check_hashes(log, told, constraints)
             return _result(log, told, stand_ins)
     raise too_many()
 
@@ -162,6 +172,22 @@ def _result(log: _Log, told: dict[str, dict[str, Any]], stand_ins: StandIns) -> 
         size = file.get("size") if file.get("version") == version else None
         out.append(Planned(name, version, requires, url, size, build))
     return out
+
+
+def _check_hashes(log: _Log, told: dict[str, dict[str, Any]], constraints: Sequence[str]) -> None:
+    """Refuse what the installation would refuse: a dry run looks at no file.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-package``: the index has another file than the one whose hash is known.
+    """
+    allowed = hashes_of(constraints)
+    for name, (version, _) in log.comes.items():
+        digests = told.get(name, {}).get("digests")
+        wanted = allowed.get(f"{name}=={version}")
+        if wanted and digests and wanted.isdisjoint(digests):
+            raise other_file(f"{name}=={version}")
 
 
 def _failure(result: Result, log: _Log, stage: Stage) -> OverlayError:
@@ -239,5 +265,6 @@ def _files(
         own = [t for t in tables if known["file"] and str(t.get("url", "")).endswith("/" + known["file"])]
         for table in own or (tables if len(tables) == 1 else []):
             size = table.get("size")
+            known["digests"] = {str((t.get("hashes") or {}).get("sha256", "")) for t in tables}
             known["size"] = size if isinstance(size, int) and size > 0 else None
     return found
