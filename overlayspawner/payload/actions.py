@@ -19,10 +19,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "undo": ("revision",),
     "reset": (),
     "import": ("source",),
+    "clean": ("what", "dry_run"),
 }
 """Action to the fields that its request may have. ``install``, ``uninstall`` and ``upgrade`` are lists of
 texts, ``revision`` is a number (missing: the latest that makes sense), ``source`` a text. ``force`` is true
-where something may stop working, ``expect`` is the one of the plan that was agreed to."""
+where something may stop working, ``expect`` is the one of the plan that was agreed to. ``what`` is a list of
+kinds (:data:`~overlayspawner.payload.cleanup.KINDS`), ``dry_run`` true or false."""
 
 _GIVEN = {"force": False, "expect": None}
 
@@ -92,6 +94,10 @@ def run(
         from overlayspawner.payload.reset import reset
 
         out = reset(ctx, **common)
+    elif action == "clean":
+        from overlayspawner.payload.cleanup import clean
+
+        out = clean(ctx, request.get("what") or (), dry_run=bool(request.get("dry_run")), **common)
     else:
         from overlayspawner.payload.importing import import_packages
 

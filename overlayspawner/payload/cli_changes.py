@@ -62,6 +62,15 @@ def add(verb: Any) -> None:
         metavar="SOURCE",
         help="user-site (~/.local), or the path of an environment or a file",
     )
+    clean = verb("clean", _clean, "free space; without a name, tell what could be freed")
+    clean.add_argument(
+        "what",
+        nargs="*",
+        metavar="WHAT",
+        help="cache, leftovers, copies (of what the image has), envs (of other images), undo (what changes"
+        " replaced), kept (files that were nobody's), or all (but kept)",
+    )
+    clean.add_argument("--dry-run", action="store_true", help="only tell what would be freed")
     safe = verb("safe", _safe, "start the server without the overlay, the next time only")
     safe.add_argument("--off", action="store_true", help="take that back")
 
@@ -195,6 +204,36 @@ def _import(options: argparse.Namespace) -> int:
         cli_output.lines(
             ["There is nothing in your home to import. Files such as requirements.txt can be named."]
         )
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from overlayspawner.payload import cleanup
+    from overlayspawner.payload.sentences import amount
+
+    cleanup.chosen(options.what)
+    context = cli_context.find(options.runtime).for_changes()
+    show = cli_output.progress(options.json)
+    with interruptible() as cancel:
+        result = cleanup.clean(
+            context, options.what, dry_run=options.dry_run, on_event=show, cancel=cancel, who=WHO
+        )
+    if options.json:
+        cli_output.as_json(result)
+        return 0
+    told = options.dry_run or not options.what
+    rows = []
+    for item in result["cleanup"]:
+        size = amount(item["bytes"])
+        if item["later"]:
+            size += f" (and {amount(item['later'])} once `undo` is cleaned too)"
+        rows.append((item["what"], item["name"], item["why"] or size))
+    cli_output.table(rows)
+    total = amount(result["frees"])
+    verb = "could be freed" if told else "freed"
+    cli_output.lines([f"{total} {verb}." if rows else "There is nothing to clean up."])
+    if told and not options.what and rows:
+        cli_output.lines(["Name what shall go, for example: overlay clean cache"])
     return 0
 
 

@@ -138,8 +138,15 @@ def last_revision(context: Context) -> dict[str, Any] | None:
 
 
 def history(context: Context) -> list[dict[str, Any]]:
-    """Return the latest revisions, newest first, without the lists of files."""
-    return revisions.list_revisions(context.overlay) if context.overlay else []
+    """Return the latest revisions, newest first, without the lists of files.
+
+    ``kept`` says whether what a change replaced is still there: else undoing it needs a download.
+    """
+    if context.overlay is None:
+        return []
+    return [
+        {**item, "kept": kept} for item, kept in revisions.list_kept(context.overlay)
+    ]
 
 
 def sizes(context: Context) -> dict[str, int | None]:

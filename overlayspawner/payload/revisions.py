@@ -91,6 +91,19 @@ def list_revisions(overlay: Overlay, limit: int = 50) -> list[dict[str, Any]]:
     return [summary(data) for data in found if data is not None]
 
 
+def list_kept(overlay: Overlay, limit: int = 50) -> list[tuple[dict[str, Any], bool]]:
+    """Return what :func:`list_revisions` does, each with whether what it replaced is still kept."""
+    found = (read(overlay, number) for number in reversed(ids(overlay)[-limit:]))
+    return [(summary(data), _is_kept(overlay, data)) for data in found if data is not None]
+
+
+def _is_kept(overlay: Overlay, data: dict[str, Any]) -> bool:
+    if not data.get("kept") or not data.get("aside"):
+        return bool(data.get("kept"))
+    env, change = str(data.get("env") or ""), str(data.get("change") or "")
+    return os.path.isdir(os.path.join(overlay.path, env, ".overlay", "set-aside", change))
+
+
 def latest(overlay: Overlay) -> dict[str, Any] | None:
     """Return the newest revision that can be read, in full."""
     for number in reversed(ids(overlay)):

@@ -126,6 +126,11 @@ _KNOWN_FOR = 60.0
 _known: dict[tuple[Any, ...], tuple[float, bool]] = {}
 
 
+def forget() -> None:
+    """What is kept for undoing has changed."""
+    _known.clear()
+
+
 def _mtime(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns

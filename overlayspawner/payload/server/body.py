@@ -123,6 +123,14 @@ def _text(body: Mapping[str, Any], field: str) -> str:
     return value.strip()
 
 
+def _kinds(body: Mapping[str, Any], field: str) -> list[str]:
+    from overlayspawner.payload.cleanup import chosen
+
+    what = _texts(body, field)
+    chosen(what)
+    return what
+
+
 def _flag(body: Mapping[str, Any], field: str) -> bool:
     value = body.get(field, False)
     if not isinstance(value, bool):
@@ -155,4 +163,11 @@ def _expect(body: Mapping[str, Any], field: str) -> dict[str, Any] | None:
     return value
 
 
-_CHECKS: dict[str, Any] = {"revision": _number, "source": _text, "force": _flag, "expect": _expect}
+_CHECKS: dict[str, Any] = {
+    "revision": _number,
+    "source": _text,
+    "force": _flag,
+    "expect": _expect,
+    "what": _kinds,
+    "dry_run": _flag,
+}
