@@ -1,7 +1,7 @@
 """What could be deleted without losing anything that was asked for, and deleting it.
 
-Each kind is asked for by name. What is deleted can be made again, all but ``kept``: that holds files that were
-nobody's and were moved aside, and ``undo``: without it taking back a change needs a download.
+Each kind is asked for by name. What is deleted can be made again, all but ``kept``: that holds files that
+were nobody's and were moved aside. Without ``undo``, taking back a change needs a download.
 
 A tree is renamed before it is deleted, so that whoever is killed in between leaves a tree that nobody uses,
 which the next clean-up finds. Nothing new has to be written for it: it works on a full disk.
@@ -50,7 +50,11 @@ def chosen(what: Sequence[str]) -> list[str]:
     for word in what:
         if word != "all" and word not in KINDS:
             known = ", ".join(KINDS)
-            raise OverlayError("bad-request", f"There is nothing called {word[:40]!r} to clean up.", f"It is one of {known}, all.")
+            raise OverlayError(
+                "bad-request",
+                f"There is nothing called {word[:40]!r} to clean up.",
+                f"It is one of {known}, all.",
+            )
     wanted = {kind for kind in KINDS if kind not in EXPLICIT} if "all" in what else set()
     return [kind for kind in KINDS if kind in wanted or kind in what]
 
@@ -67,8 +71,8 @@ def found(ctx: Context, what: Sequence[str] = (), cancel: Optional[Cancel] = Non
     Returns
     -------
     list
-        ``{what, name, bytes, later, why}`` each: ``bytes`` are those that are free afterwards, ``later`` those
-        that are once nothing is kept for undoing; ``why`` says what keeps it from being deleted now.
+        ``{what, name, bytes, later, why}`` each: ``bytes`` are those that are free afterwards, ``later``
+        those that are once nothing is kept for undoing; ``why`` says what keeps it from being deleted now.
     """
     overlay, env = ctx.require()
     kinds = chosen(what) if what else list(KINDS)

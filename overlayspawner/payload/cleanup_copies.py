@@ -69,5 +69,3 @@ class _Drop(Job):
 
     def settle(self, since: Any, after: Requirements) -> None:
         """Nothing: what was asked for is as it was."""
-
-

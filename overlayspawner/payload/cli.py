@@ -106,6 +106,15 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+_SIZES = (
+    ("undo", "kept for undo"),
+    ("cache", "cache"),
+    ("other_envs", "other images"),
+    ("kept", "moved aside"),
+)
+"""What else takes space, as it was measured last; `overlay clean` frees it."""
+
+
 def _status(options: argparse.Namespace) -> int:
     from overlayspawner.payload import report
 
@@ -122,6 +131,7 @@ def _status(options: argparse.Namespace) -> int:
         ("base", f"Python {data['base']['python']}, {data['base']['key']}"),
         ("packages", "" if size is None else amount(size)),
         ("free space", "" if free is None else amount(free)),
+        *((words, amount(data["sizes"][key])) for key, words in _SIZES if data["sizes"][key]),
     ]
     if data["base"]["changed"]:
         rows.append(("image", "its packages have changed since the last change of the overlay"))
@@ -156,6 +166,7 @@ def _history(options: argparse.Namespace) -> int:
         if revision.get("action") == "undo":
             words += "" if revision.get("undoes") else " (a reset)"
             words += " (by a download)" if revision.get("undo") == "download" else ""
+        words += "" if revision.get("kept", True) else " (undo needs a download)"
         if revision.get("folder"):
             words += f" (moved to {revision['folder']})"
         who = str(revision.get("who") or "")

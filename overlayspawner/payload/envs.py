@@ -37,7 +37,11 @@ def others(overlay: Overlay, env: Env) -> list[Env]:
     out = []
     for name in names:
         path = os.path.join(overlay.envs, name)
-        if name.startswith(".") or os.path.islink(path) or os.path.realpath(path) == os.path.realpath(env.path):
+        if (
+            name.startswith(".")
+            or os.path.islink(path)
+            or os.path.realpath(path) == os.path.realpath(env.path)
+        ):
             continue
         found = _env(path)
         if found is not None:

@@ -144,16 +144,24 @@ def history(context: Context) -> list[dict[str, Any]]:
     """
     if context.overlay is None:
         return []
-    return [
-        {**item, "kept": kept} for item, kept in revisions.list_kept(context.overlay)
-    ]
+    return [{**item, "kept": kept} for item, kept in revisions.list_kept(context.overlay)]
 
 
 def sizes(context: Context) -> dict[str, int | None]:
-    """Return ``{overlay, free}`` in bytes: what the packages take (by RECORD), what the storage has left."""
-    out: dict[str, int | None] = {"overlay": None, "free": None}
+    """Return bytes: what the packages take (by RECORD), what the storage has left, and what else takes space.
+
+    That is known from the last time it was measured (:mod:`~overlayspawner.payload.sizes`); ``None`` where it
+    never was. Nothing is walked.
+    """
+    from overlayspawner.payload import sizes as measured
+    from overlayspawner.payload import space
+
+    out: dict[str, int | None] = {"overlay": None, "free": None, "reserve": None}
+    out.update(measured.by_kind(context))
     if context.overlay is None:
         return out
+    if context.env is not None:
+        out["reserve"] = space.reserved(context.env)
     try:
         stat = os.statvfs(context.env.path if context.env else context.overlay.path)
         out["free"] = stat.f_bavail * stat.f_frsize

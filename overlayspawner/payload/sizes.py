@@ -1,7 +1,7 @@
 """How much is where: measured when nobody waits for it, told from a small file.
 
-What is freed by deleting a tree are the files of which no other link is left, in the blocks that they take: uv's
-cache and an env share files, and a link that remains keeps all of them.
+What is freed by deleting a tree are the files of which no other link is left, in the blocks that they take:
+uv's cache and an env share files, and a link that remains keeps all of them.
 """
 
 from __future__ import annotations

@@ -179,6 +179,11 @@ def stubs(env: Env) -> str:
     return os.path.join(env.state, "stubs")
 
 
+def reserved(env: Env) -> int:
+    """Return the bytes of the reserve that is there."""
+    return sum(_PIECE for piece in _pieces(env) if os.path.lexists(piece))
+
+
 def _spare(env: Env) -> str:
     return os.path.join(env.state, "spare")
 

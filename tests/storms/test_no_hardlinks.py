@@ -87,6 +87,8 @@ def test_a_home_without_hard_links(boxes: Boxes, storm_index: LocalIndex, instal
         assert [answer["rc"] for answer in done] == [0, 0, 0], done
         seen = look()
         assert seen["packages"] == {"pkg0": "1.0", "shared0": "1.0", "leaf": "1.0"}
+        # a cache from which uv has to copy would be all of it twice: none in the user's storage
+        assert int(execute(box, "sh", "-c", "ls -d ~/.overlay/.cache/uv/archive-* | wc -l")) == 0
         assert_unbroken(seen)
 
         # through the notebook, which records what was asked for
@@ -105,5 +107,23 @@ def test_a_home_without_hard_links(boxes: Boxes, storm_index: LocalIndex, instal
         assert set(seen["packages"]) == {"pkg1", "pkg2", "shared0", "leaf"}
         assert "pkg2" in seen["requirements"]
         assert_unbroken(seen)
+    finally:
+        box.remove()
+
+
+def test_one_copy_on_a_volume(boxes: Boxes, storm_index: LocalIndex) -> None:
+    """What an env holds and what uv's cache holds are the same files."""
+    home = boxes.home("links")
+    environment = {
+        "PIP_INDEX_URL": storm_index.container_url,
+        "PIP_TRUSTED_HOST": storm_index.container_host,
+    }
+    box = boxes.start(home, "start", spec={"installer": "uv"}, environment=environment)
+    try:
+        box.until("up")
+        (done,) = boxes.session(box, ["overlay install pkg0"])
+        assert done["rc"] == 0, done
+        code = "import os, pkg0; print(os.stat(pkg0.__file__).st_nlink)"
+        assert cell(box, code).strip() == "2"
     finally:
         box.remove()

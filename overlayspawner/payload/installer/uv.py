@@ -184,11 +184,11 @@ def cache_dir(ctx: Context) -> str:
     try:
         path = _make(os.path.dirname(overlay.path))
         if os.stat(path).st_dev == os.stat(env.path).st_dev and os.access(path, os.W_OK):
-            return path if _lockable(path) else _local(ctx)
+            return path if _lockable(path) and _links(path, env.state) else _local(ctx)
     except OSError:
         pass
     path = _make(overlay.path)
-    return path if _lockable(path) else _local(ctx)
+    return path if _lockable(path) and _links(path, env.state) else _local(ctx)
 
 
 def _lockable(path: str) -> bool:
@@ -208,6 +208,17 @@ def _lockable(path: str) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+_linked: dict[tuple[str, str], bool] = {}
+
+
+def _links(path: str, state: str) -> bool:
+    """Whether uv can link from a cache into an env. Where it has to copy, all would lie there twice."""
+    key = (path, state)
+    if key not in _linked:
+        _linked[key] = files.links(path, state)
+    return _linked[key]
 
 
 def _local(ctx: Context) -> str:

@@ -56,6 +56,17 @@ class RevisionsHandler(OverlayHandler):
         self.reply({"revisions": await self.off_loop(self.service.revisions)})
 
 
+class CleanupHandler(OverlayHandler):
+    """``cleanup``: what could be freed."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """List it, as it was measured last."""
+        self.only_arguments()
+        self.reply(await self.off_loop(self.service.cleanup))
+
+
 class NextStartHandler(OverlayHandler):
     """``next-start``: how the server starts next time."""
 
@@ -176,6 +187,7 @@ ROUTES: list[tuple[str, type[OverlayHandler]]] = [
     ("status", StatusHandler),
     ("packages", PackagesHandler),
     ("revisions", RevisionsHandler),
+    ("cleanup", CleanupHandler),
     ("next-start", NextStartHandler),
     ("plan", PlanHandler),
     ("jobs", JobsHandler),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from overlayspawner.payload import actions, dists, gate, interrupted, report
+from overlayspawner.payload import actions, dists, gate, interrupted, report, sizes
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.follow import Follower
@@ -19,6 +19,7 @@ from overlayspawner.payload.lease import Busy
 from overlayspawner.payload.requirements import parse
 from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
+from overlayspawner.payload.server.tidying import Tidier
 
 READ_TIMEOUT = 20.0
 """Seconds that a request waits for the user's storage."""
@@ -63,6 +64,7 @@ class Service:
         self._on_activity = on_activity
         self._readers = 0
         self._plans = 0
+        self._tidier = Tidier(context.for_changes, log)
         self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug, held=self._noted)
 
     def follow(self) -> None:
@@ -84,6 +86,10 @@ class Service:
     def revisions(self) -> list[dict[str, Any]]:
         """Return the revisions, newest first, without the lists of files."""
         return report.history(self.context)
+
+    def cleanup(self) -> dict[str, Any]:
+        """Return what could be freed, as it was measured last."""
+        return sizes.last(self.context.for_changes())
 
     async def off_loop(self, work: Callable[[], T]) -> T:
         """Run something that reads the user's storage in a thread of its own.
@@ -271,7 +277,10 @@ class Service:
     def _changed(self, job: Job) -> None:
         if self._on_activity is not None:
             self._on_activity()
+        if job.state == "running":
+            self._tidier.stop()
         if job.state in FINISHED:
+            self._tidier.start()
             what = f"{job.error['code']}: {job.error['message']}" if job.error else f"revision {job.revision}"
             self.log.info("overlayspawner: %s %s (%s)", job.action, job.state, what)
 
