@@ -291,7 +291,8 @@ HINTS = {
         "Try again. If it comes back, the file in the index is damaged: tell whoever runs the index."
     ),
     "disk-full": (
-        "Delete what is no longer needed, for example `~/.cache` and `~/.overlay/.cache`, then try again."
+        "Delete what is no longer needed, then try again. `overlay clean` tells what could be freed, and "
+        "frees it: see [Free space](../how-to/space.md)."
     ),
     "read-only": "Ask the administrator about the storage behind the home.",
     "not-installed": "See `overlay list`.",

@@ -126,6 +126,8 @@ def test_a_dry_run_and_no_name_change_nothing(ctx: Context) -> None:
         assert {"cache", "envs", "undo"} <= kinds(result)
         assert result["revision"]["changed"] is False
     assert env_snapshot(ctx) == before and os.path.isdir(os.path.join(ctx.require()[0].envs, OTHER))
+    shutil.rmtree(os.path.join(ctx.require()[0].envs, OTHER))
+    assert_clean(ctx)
     assert sizes.by_kind(ctx)["undo"] == sum(i["bytes"] for i in result["cleanup"] if i["what"] == "undo")
 
 

@@ -15,9 +15,18 @@ from overlayspawner.payload.requirements import Requirement, Requirements, packa
 
 _FILES = ("overlay.json", "README.md", ".lock", "starts.json", "next-start.json")
 _FOLDERS = ("revisions", "envs", "locks")
-_STATE_FILES = ("lock", "lease.json", "journal", "journal.json", "snapshot.json", "restore.json", "base.json")
+_STATE_FILES = (
+    "lock",
+    "lease.json",
+    "journal",
+    "journal.json",
+    "snapshot.json",
+    "restore.json",
+    "base.json",
+    "sizes.json",
+)
 _STATE_FOLDERS = ("set-aside", "kept", "reserve", "spare", "stubs")
-_STATE_JSON = ("lease.json", "snapshot.json", "restore.json", "base.json")
+_STATE_JSON = ("lease.json", "snapshot.json", "restore.json", "base.json", "sizes.json")
 _MAX_TEXT = 4_000_000
 
 
