@@ -3,9 +3,9 @@
 
     python benchmarks/bytecode.py [--rounds 5] [--directory DIR] [PACKAGE=MODULE ...]
 
-Each package is installed by uv from a warm cache into an empty directory, without and with bytecode, in turns.
-Then its module is imported twice: the first import of the installation without bytecode compiles what it uses,
-and only that. Nothing here is asserted; ratios can be compared, seconds can't.
+Each package is installed by uv from a warm cache into an empty directory, without and with bytecode, in
+turns. Then its module is imported twice: the first import of the installation without bytecode compiles what
+it uses, and only that. Nothing here is asserted; ratios can be compared, seconds can't.
 """
 
 from __future__ import annotations

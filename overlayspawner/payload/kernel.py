@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
+LITTLE = 16_000_000
+"""Free bytes below which no bytecode is written, or a twentieth of a small volume."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,8 +70,21 @@ def _environment(context: Context) -> None:
     if context.env is None:
         return
     os.environ["VIRTUAL_ENV"] = context.env.path
+    if _is_short(context.env.path):
+        # on a full disk Python leaves half a file, and fails at it for ever
+        sys.dont_write_bytecode = True
+        os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     for name in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "UV_SYSTEM_PYTHON"):
         os.environ.pop(name, None)
+
+
+def _is_short(path: str) -> bool:
+    """Whether space is short there, as ``space.is_short`` has it; imports nothing."""
+    try:
+        info = os.statvfs(path)
+    except OSError:
+        return False
+    return info.f_bavail * info.f_frsize < min(LITTLE, info.f_blocks * info.f_frsize // 20)
 
 
 def _magics(context: Context) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import glob
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Optional
 from overlayspawner.payload import files
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.procs import Cancel
+from overlayspawner.payload.requirements import normalise
 from overlayspawner.payload.sizes import Frees, tree
 
 LOCK = ".lock"
@@ -136,6 +138,7 @@ def _prune(path: str, keep: int | None, age: float, cancel: Optional[Cancel]) ->
         if when >= oldest and kept + size <= keep:
             kept += size
             continue
+        _forget(path, archive)
         trash = os.path.join(path, f"{TRASH}{os.urandom(4).hex()}")
         files.rename(archive, trash)
         freed += tree(trash)
@@ -145,6 +148,27 @@ def _prune(path: str, keep: int | None, age: float, cancel: Optional[Cancel]) ->
         if name.startswith(TRASH):
             files.remove_tree(os.path.join(path, name))
     return freed
+
+
+def _forget(path: str, archive: str) -> None:
+    """Delete what leads to an unpacked package: an early uv fails where that leads nowhere.
+
+    uv keeps a link to it (``wheels-*/…/NAME/STEM``), and beside that pointers of the same stem.
+    """
+    info = next((name for name in os.listdir(archive) if name.endswith(".dist-info")), "-")
+    name = normalise(info.split("-")[0])
+    for bucket in contents(path):
+        if not os.path.basename(bucket).startswith(("wheels-", "sdists-", "built-wheels-")):
+            continue
+        for depth in ("*", "*/*"):
+            for folder in glob.glob(os.path.join(glob.escape(bucket), depth, name)):
+                for here, folders, names in os.walk(folder):
+                    for stem in [*folders, *names]:
+                        link = os.path.join(here, stem)
+                        target = os.readlink(link) if os.path.islink(link) else ""
+                        if os.path.basename(target) == os.path.basename(archive):
+                            for end in (".http", ".rev", ""):
+                                files.unlink(link + end)
 
 
 def _alone(archive: str) -> Optional[tuple[float, int]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from overlayspawner.payload import cleanup, lease, revisions, sizes, undo, uvcache
+from overlayspawner.payload import cleanup, cli, lease, revisions, sizes, undo, uvcache
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import overlay_dists
+from overlayspawner.payload.installer import choose, uv
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.probe import Base
 from tests.support.doctor import assert_clean
@@ -29,6 +32,7 @@ from tests.support.faults import in_child
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_wheel
 
+OLDEST = ".".join(map(str, uv.OLDEST))
 OTHER = "cpython-3.8-x86_64-glibc-00000000"
 
 
@@ -198,6 +202,29 @@ def test_a_cache_in_use_stays(ctx: Context) -> None:
     assert uvcache.contents(cache)
 
 
+def test_the_command(ctx: Context, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install(ctx, "tinydata")
+    apply(ctx, "uninstall", uninstall=["tinydata"])
+    ctx.runtime = str(tmp_path / "runtime")
+    os.mkdir(ctx.runtime, 0o700)
+    Path(ctx.runtime, "server.json").write_text(ctx.to_json())
+
+    def command(*argv: str, code: int = 0) -> str:
+        assert cli.main(["--runtime", ctx.runtime, *argv]) == code
+        found = capsys.readouterr()
+        return found.out + found.err
+
+    shown = command("clean")
+    assert "cache" in shown and "could be freed." in shown and "overlay clean cache" in shown
+    assert "kept for undo" in command("status")
+    assert "needs a download" not in command("history")
+    assert "could be freed" in command("clean", "undo", "--dry-run")
+    assert " freed." in command("clean", "undo")
+    assert "(undo needs a download)" in command("history")
+    assert json.loads(command("clean", "all", "--dry-run", "--json"))["revision"]["changed"] is False
+    assert "[bad-request]" in command("clean", "everything", code=2)
+
+
 def test_what_is_no_kind(ctx: Context) -> None:
     with pytest.raises(OverlayError) as e:
         clean(ctx, "everything")
@@ -245,7 +272,25 @@ def test_there_is_one_copy_on_disk(ctx: Context) -> None:
     assert [p for p in Path(cache).rglob("noise.bin") if p.stat().st_ino == info.st_ino]
 
 
-def test_the_cache_is_pruned_of_what_no_env_has(ctx: Context) -> None:
+@pytest.fixture(params=["", pytest.param(OLDEST, marks=pytest.mark.slow)])
+def uv_version(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The uv of the development environment, and the oldest that is supported."""
+    version = str(request.param)
+    if version:
+        folder = tmp_path_factory.mktemp("uv")
+        argv = ["uv", "pip", "install", "-q", "--target", str(folder), f"uv=={version}"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no uv {version} to be had: {done.stderr[-300:]}")
+        monkeypatch.setenv("PATH", f"{folder}/bin{os.pathsep}{os.environ['PATH']}")
+    return version
+
+
+def test_the_cache_is_pruned_of_what_no_env_has(ctx: Context, uv_version: str) -> None:
+    found = choose(ctx)
+    assert found.name == "uv" and found.version.startswith(uv_version)
     install(ctx, "tinybig", "tinymany", "tinydata")
     ((cache, _),) = uvcache.own(ctx)
 

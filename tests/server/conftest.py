@@ -30,8 +30,8 @@ EXTENSIONS = {
 }
 
 
-WRITERS_OWN = ("job-", "journal", "reserve-", "set-aside", "spare", "base.json", "snapshot.json")
-"""Made by an env's first writer, whether or not it changes anything."""
+WRITERS_OWN = ("job-", "journal", "reserve-", "set-aside", "spare", "base.json", "snapshot.json", "sizes.json")
+"""Made by an env's first writer, or a moment after a job, whether or not it changes anything."""
 
 STUBS = "/.overlay/stubs"
 """What is kept from one change to the next to save time, also when the change was refused."""
