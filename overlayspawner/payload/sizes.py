@@ -36,6 +36,7 @@ class Frees:
 
     def __init__(self, cancel: Optional[Cancel] = None) -> None:
         self.bytes = 0
+        self._seen = 0
         self._links: dict[tuple[int, int], int] = {}
         self._cancel = cancel
 
@@ -49,6 +50,9 @@ class Frees:
         """
         todo = [path]
         while todo:
+            self._seen += 1
+            if self._cancel is not None and self._seen % 500 == 0:
+                time.sleep(0.005)  # a server has other things to do: it gets a turn now and then
             if self._cancel is not None and self._cancel.is_set():
                 raise OverlayError("cancelled", "It was cancelled. Nothing was changed.", status=409)
             here = todo.pop()
