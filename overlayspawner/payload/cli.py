@@ -161,12 +161,15 @@ def _history(options: argparse.Namespace) -> int:
         cli_output.as_json({"revisions": found})
         return 0
     rows = []
+    undone = {revision.get("undoes") for revision in found}
     for revision in found:
         words = " ".join(str(word) for word in revision.get("argv", [revision.get("action")]))
         if revision.get("action") == "undo":
             words += "" if revision.get("undoes") else " (a reset)"
             words += " (by a download)" if revision.get("undo") == "download" else ""
-        words += "" if revision.get("kept", True) else " (undo needs a download)"
+        adopted = revision.get("action") == "adopt"
+        if not (revision.get("kept", True) or revision.get("id") in undone or adopted):
+            words += " (undo needs a download)"
         if revision.get("folder"):
             words += f" (moved to {revision['folder']})"
         who = str(revision.get("who") or "")

@@ -98,8 +98,10 @@ def list_kept(overlay: Overlay, limit: int = 50) -> list[tuple[dict[str, Any], b
 
 
 def _is_kept(overlay: Overlay, data: dict[str, Any]) -> bool:
-    if not data.get("kept") or not data.get("aside"):
-        return bool(data.get("kept"))
+    if "kept" not in data:
+        return data.get("action") != "adopt"  # a reset keeps all it moves, in a folder of its own
+    if not data["kept"] or not data.get("aside"):
+        return bool(data["kept"])
     env, change = str(data.get("env") or ""), str(data.get("change") or "")
     return os.path.isdir(os.path.join(overlay.path, env, ".overlay", "set-aside", change))
 
