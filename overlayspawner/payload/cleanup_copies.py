@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from overlayspawner.payload.apply import Job, Start
+from overlayspawner.payload.apply import Job
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import Dist, base_dists, listing, overlay_dists, record, user_site
 from overlayspawner.payload.events import Events
+from overlayspawner.payload.request import Start
 from overlayspawner.payload.requirements import Requirements
 from overlayspawner.payload.splits import splits
 

@@ -30,7 +30,16 @@ EXTENSIONS = {
 }
 
 
-WRITERS_OWN = ("job-", "journal", "reserve-", "set-aside", "spare", "base.json", "snapshot.json", "sizes.json")
+WRITERS_OWN = (
+    "job-",
+    "journal",
+    "reserve-",
+    "set-aside",
+    "spare",
+    "base.json",
+    "snapshot.json",
+    "sizes.json",
+)
 """Made by an env's first writer, or a moment after a job, whether or not it changes anything."""
 
 STUBS = "/.overlay/stubs"
