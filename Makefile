@@ -27,7 +27,7 @@ demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, 
 	@exec $(BIN)/python examples/demo/run.py
 
 .PHONY: test
-test: lint env env-hub5 engine images proxy chromium btrfs ## everything: lint, and all tests with JupyterHub 6 and 5
+test: lint env env-hub5 engine images proxy chromium btrfs labextension labextension-check ## everything: lint, and all tests with JupyterHub 6 and 5
 	@status=0; \
 	run() { echo "== $$1 =="; shift; "$$@" || status=$$?; }; \
 	beside="-n 2 --dist worksteal"; \
@@ -85,6 +85,14 @@ proxy: ## npm's configurable-http-proxy
 chromium: ## a browser for the tests of the pages
 	@scripts/tools.sh chromium
 
+.PHONY: labextension
+labextension: ## the panel in JupyterLab, in overlayspawner/labextension (needs Node; without it all else works)
+	@scripts/labextension.sh
+
+.PHONY: labextension-check
+labextension-check: ## lint and unit tests of the panel
+	@scripts/labextension.sh check
+
 .PHONY: btrfs
 btrfs: ## a file system with quotas for the tests of storage (as root)
 	@scripts/tools.sh btrfs
@@ -94,7 +102,7 @@ bench: env engine images proxy ## measure (BENCH=spawn, change, install, bootstr
 	@$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
 
 .PHONY: wheel
-wheel: env ## the wheel of a release, in dist/: with bytecode for every supported Python (WHEEL_ARGS=--incomplete)
+wheel: env labextension ## the wheel of a release, in dist/: with the panel, and bytecode for every supported Python (WHEEL_ARGS=--incomplete)
 	@$(BIN)/python scripts/bytecode.py $(WHEEL_ARGS)
 	@$(BIN)/python -m build --wheel --outdir dist .
 
@@ -102,7 +110,7 @@ wheel: env ## the wheel of a release, in dist/: with bytecode for every supporte
 clean: ## remove what was made here: environments, images, caches, and an engine started here
 	@if docker info >/dev/null 2>&1; then python3 tests/images/build.py --clean; fi
 	@scripts/engine.sh stop
-	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist overlayspawner/hub/bytecode .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist overlayspawner/hub/bytecode overlayspawner/labextension node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: docs

@@ -2,6 +2,7 @@
 # Tools from outside Python, each left alone when it is there.
 #
 #   scripts/tools.sh proxy       npm's configurable-http-proxy, in .cache/node
+#   scripts/tools.sh nodejs      Node and npm
 #   scripts/tools.sh chromium    a browser for the tests of the pages
 #   scripts/tools.sh btrfs       a file system with quotas, for root: who else can't mount one
 set -eu
@@ -23,10 +24,15 @@ apt_install() {
         >/dev/null || fail "$* could not be installed"
 }
 
-proxy() {
+# Functions have a prefix: `command -v chromium` would find one of that name.
+get_nodejs() {
+    command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 || apt_install nodejs npm
+}
+
+get_proxy() {
     [ ! -x .cache/node/node_modules/.bin/configurable-http-proxy ] || return 0
     ! command -v configurable-http-proxy >/dev/null 2>&1 || return 0
-    command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 || apt_install nodejs npm
+    get_nodejs
     # The fifth version wants a newer Node than Debian 12 has.
     version=4
     [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ] || version=5
@@ -35,22 +41,22 @@ proxy() {
     npm install --prefix .cache/node --no-audit --no-fund --loglevel=error "configurable-http-proxy@$version" >&2
 }
 
-chromium() {
+get_chromium() {
     for name in chromium chromium-browser google-chrome; do
         ! command -v "$name" >/dev/null 2>&1 || return 0
     done
     apt_install chromium
 }
 
-btrfs() {
+get_btrfs() {
     [ "$(id -u)" -eq 0 ] || return 0
     command -v mkfs.btrfs >/dev/null 2>&1 || apt_install btrfs-progs
 }
 
-[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|chromium|btrfs ..."
+[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|nodejs|chromium|btrfs ..."
 for tool in "$@"; do
     case $tool in
-    proxy | chromium | btrfs) "$tool" ;;
-    *) fail "there is no tool '$tool' here: proxy, chromium, btrfs" ;;
+    proxy | nodejs | chromium | btrfs) "get_$tool" ;;
+    *) fail "there is no tool '$tool' here: proxy, nodejs, chromium, btrfs" ;;
     esac
 done

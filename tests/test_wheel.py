@@ -33,6 +33,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("overlayspawner", "jupyter-config", "scripts", "tests/support"):
         leave = shutil.ignore_patterns("__pycache__", "bytecode")
         shutil.copytree(ROOT / name, checkout / name, ignore=leave)
+    # stands in for `make labextension`, which needs Node
+    panel = checkout / "overlayspawner" / "labextension"
+    if not panel.exists():
+        panel.mkdir()
+        (panel / "package.json").write_text('{"name": "overlayspawner"}')
     for name in (".gitignore", "LICENSE", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, checkout)
     # not all supported Pythons need be here
@@ -59,6 +64,8 @@ def test_what_is_in_it(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "overlayspawner/hub/launcher.sh" in names
     assert any(n.endswith("etc/jupyter/jupyter_server_config.d/overlayspawner.json") for n in names)
+    assert "overlayspawner/labextension/package.json" in names
+    assert any(n.endswith("data/share/jupyter/labextensions/overlayspawner/package.json") for n in names)
     assert not [n for n in names if n.startswith(("tests", "docs", "benchmarks")) or n.endswith(".pyc")]
 
 

@@ -20,7 +20,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 from overlayspawner.hub import start_bin
-from overlayspawner.payload.contract import PAYLOAD_COMPLETE, PAYLOAD_LAUNCHER, PAYLOAD_START, PAYLOAD_ZIP
+from overlayspawner.payload.contract import (
+    LABEXTENSION,
+    PAYLOAD_COMPLETE,
+    PAYLOAD_LAUNCHER,
+    PAYLOAD_START,
+    PAYLOAD_ZIP,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +101,18 @@ def _sources(package: Traversable) -> Iterator[tuple[str, bytes]]:
     yield "__main__.py", lean((package / "payload" / "__main__.py").read_bytes())
     yield "overlayspawner/__init__.py", lean((package / "__init__.py").read_bytes())
     yield from _walk(package / "payload", "overlayspawner/payload")
+    # made by `make labextension`; a checkout where nobody has done that works without the panel
+    yield from _panel(package / LABEXTENSION, f"overlayspawner/{LABEXTENSION}")
+
+
+def _panel(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    if not directory.is_dir():
+        return
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            yield from _panel(entry, f"{prefix}/{entry.name}")
+        else:
+            yield f"{prefix}/{entry.name}", entry.read_bytes()
 
 
 def _walk(directory: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

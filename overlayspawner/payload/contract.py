@@ -34,6 +34,9 @@ PAYLOAD_START = "start.bin"
 PAYLOAD_COMPLETE = "COMPLETE"
 """Written last into a payload volume: without it the volume counts as empty."""
 
+LABEXTENSION = "labextension"
+"""Directory of the package, here and in the zip, that holds the built front end."""
+
 RUNTIME_ENV = "OVERLAYSPAWNER_RUNTIME"
 """Tells the server extension where the runtime dir is; removed from the environment when it loads."""
 

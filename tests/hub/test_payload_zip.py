@@ -104,6 +104,9 @@ def test_it_holds_the_payload_and_nothing_of_the_hub() -> None:
     assert names == sorted(names)
     found = [p for p in (PACKAGE / "payload").rglob("*") if p.suffix in (".py", ".txt")]
     expected = {str(p.relative_to(PACKAGE.parent)) for p in found}
+    # the panel, where somebody has built it
+    built = (PACKAGE / "labextension").rglob("*")
+    expected |= {str(p.relative_to(PACKAGE.parent)) for p in built if p.is_file()}
     assert set(names) == expected | {"__main__.py", "overlayspawner/__init__.py"}
 
 

@@ -45,7 +45,7 @@ def proxy_command() -> list[str]:
         print("installing configurable-http-proxy with npm into .cache/node ...", file=sys.stderr)
         local.parents[2].mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "configurable-http-proxy"],
+            ["npm", "install", "--prefix", ".", "--no-audit", "--no-fund", "configurable-http-proxy"],
             cwd=local.parents[2],
             check=True,
             stdout=sys.stderr,

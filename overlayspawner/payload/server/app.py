@@ -11,6 +11,7 @@ import json
 import os
 import re
 import threading
+import zipfile
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from functools import partial
@@ -20,7 +21,7 @@ from overlayspawner.payload import bootstrap, runtime
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import MARK, RUNTIME_ENV, OverlayError, Spec, notice
 from overlayspawner.payload.probe import Base
-from overlayspawner.payload.server import adapt, hidden
+from overlayspawner.payload.server import adapt, hidden, panel
 
 SETTING = "overlayspawner"
 """Key of the web application's settings that holds the :class:`Service`."""
@@ -130,6 +131,10 @@ def _serve(serverapp: Any, context: Context) -> None:
     root = re.escape(settings["base_url"].rstrip("/") + "/overlay/v1/")
     handlers = [(f"{root}(?:{pattern})/?", handler, {"service": service}) for pattern, handler in ROUTES]
     serverapp.web_app.add_handlers(".*$", handlers)
+    try:
+        panel.deliver(serverapp, context)
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as e:
+        serverapp.log.info("overlayspawner: JupyterLab gets no panel: %s: %s", type(e).__name__, e)
 
     _on_loop(serverapp, Background(service, serverapp).start)
     ticker = PeriodicCallback(lambda: active() if service.jobs.current() else None, ACTIVITY_EVERY)

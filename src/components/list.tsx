@@ -1,0 +1,206 @@
+/*
+ * The installed packages. Only the rows that can be seen are in the page, so that thousands cost nothing.
+ */
+
+import * as React from 'react';
+
+import { amount, matches } from '../text';
+import { IPackage, Scope } from '../types';
+import { Button, IPartProps, ITexts, useModel } from './common';
+
+/** Pixels of a row; the style sheet's `.ovl-Row` has the same. */
+export const ROW = 44;
+
+/** Rows beyond the edges that are there already when somebody scrolls. */
+const MARGIN = 6;
+
+/** Which rows are in the page. Pure. */
+export function visible(top: number, height: number, count: number): { first: number; last: number } {
+  const first = Math.max(0, Math.floor(top / ROW) - MARGIN);
+  return { first, last: Math.min(count, Math.ceil((top + height) / ROW) + MARGIN) };
+}
+
+export function List({ model, trans }: IPartProps): JSX.Element {
+  useModel(model);
+  const all = model.packages;
+  const filter = model.filter;
+  const shown = React.useMemo(() => (all ?? []).filter(item => matches(item, filter)), [all, filter]);
+  return (
+    <>
+      <div className="ovl-Filter">
+        <select
+          className="ovl-Input"
+          aria-label={trans.__('Which packages')}
+          value={model.scope}
+          onChange={event => void model.show(event.target.value as Scope)}
+        >
+          <option value="overlay">{trans.__('Yours')}</option>
+          <option value="base">{trans.__('The image’s')}</option>
+          <option value="user-site">{trans.__('In ~/.local')}</option>
+        </select>
+        <input
+          className="ovl-Input"
+          type="search"
+          value={filter}
+          aria-label={trans.__('Filter the packages')}
+          placeholder={trans.__('Filter')}
+          onChange={event => model.setFilter(event.target.value)}
+        />
+      </div>
+      {all === null ? (
+        <p role="status">{model.error ? '' : trans.__('Loading…')}</p>
+      ) : (
+        <Rows key={model.scope} {...{ model, trans }} packages={shown} some={all.length > 0} />
+      )}
+    </>
+  );
+}
+
+function Rows(props: IPartProps & { packages: IPackage[]; some: boolean }): JSX.Element {
+  const { model, trans, packages, some } = props;
+  const box = React.useRef<HTMLDivElement>(null);
+  const [view, setView] = React.useState({ top: 0, height: 600 });
+  const [current, setCurrent] = React.useState(0);
+  const wanted = React.useRef<number | null>(null);
+  React.useLayoutEffect(() => {
+    const element = box.current;
+    if (!element) {
+      return;
+    }
+    const look = (): void => setView({ top: element.scrollTop, height: element.clientHeight || 600 });
+    look();
+    element.addEventListener('scroll', look, { passive: true });
+    const observer = typeof ResizeObserver === 'undefined' ? null : new ResizeObserver(look);
+    observer?.observe(element);
+    return () => {
+      element.removeEventListener('scroll', look);
+      observer?.disconnect();
+    };
+  }, []);
+  const { first, last } = visible(view.top, view.height, packages.length);
+  React.useEffect(() => {
+    // the row that a key leads to may have to come into the page first
+    if (wanted.current !== null) {
+      const row = box.current?.querySelector<HTMLElement>(`[data-index="${wanted.current}"]`);
+      if (row) {
+        wanted.current = null;
+        row.focus({ preventScroll: true });
+      }
+    }
+  });
+  const go = (index: number): void => {
+    const element = box.current!;
+    const target = Math.max(0, Math.min(packages.length - 1, index));
+    const height = element.clientHeight || 600;
+    if (target * ROW < element.scrollTop) {
+      element.scrollTop = target * ROW;
+    } else if ((target + 1) * ROW > element.scrollTop + height) {
+      element.scrollTop = (target + 1) * ROW - height;
+    }
+    wanted.current = target;
+    setCurrent(target);
+    setView({ top: element.scrollTop, height });
+  };
+  const onKeyDown = (event: React.KeyboardEvent): void => {
+    const page = Math.max(1, Math.floor(view.height / ROW) - 1);
+    const to: { [key: string]: number } = {
+      ArrowDown: current + 1,
+      ArrowUp: current - 1,
+      PageDown: current + page,
+      PageUp: current - page,
+      Home: 0,
+      End: packages.length - 1
+    };
+    if (event.key in to) {
+      event.preventDefault();
+      go(to[event.key]);
+    } else if (event.key === 'Delete' && packages[current]?.where === 'overlay' && !model.busy) {
+      void model.propose({ uninstall: [packages[current].name] });
+    }
+  };
+  if (!packages.length) {
+    return <p className="ovl-Empty">{some ? trans.__('No package fits the filter.') : trans.__('None.')}</p>;
+  }
+  const focused = Math.min(current, packages.length - 1);
+  return (
+    <div
+      className="ovl-List"
+      role="list"
+      aria-label={trans.__('Installed packages')}
+      ref={box}
+      {...{ onKeyDown }}
+    >
+      <div style={{ height: packages.length * ROW }} role="presentation">
+        {packages.slice(first, last).map((item, offset) => (
+          <Row
+            key={item.name}
+            {...{ model, trans, item }}
+            index={first + offset}
+            count={packages.length}
+            focusable={first + offset === focused}
+            onFocus={() => setCurrent(first + offset)}
+          />
+        ))}
+      </div>
+    </div>
+  );
+}
+
+interface IRowProps extends IPartProps {
+  item: IPackage;
+  index: number;
+  count: number;
+  focusable: boolean;
+  onFocus: () => void;
+}
+
+function Row({ model, trans, item, index, count, focusable, onFocus }: IRowProps): JSX.Element {
+  return (
+    <div
+      className="ovl-Row"
+      role="listitem"
+      aria-setsize={count}
+      aria-posinset={index + 1}
+      aria-label={[item.name, item.version, ...marks(item, trans)].join(', ')}
+      data-index={index}
+      data-name={item.name}
+      tabIndex={focusable ? 0 : -1}
+      style={{ top: index * ROW }}
+      title={item.summary}
+      {...{ onFocus }}
+    >
+      <div className="ovl-Row-text">
+        <div>
+          <span className={`ovl-Row-name${item.requested ? ' ovl-mod-requested' : ''}`}>{item.name}</span>{' '}
+          <span className="ovl-Row-version">{item.version}</span>
+        </div>
+        <div className="ovl-Row-marks">{marks(item, trans).join(' · ')}</div>
+      </div>
+      {item.where === 'overlay' && (
+        <Button
+          label={trans.__('Remove')}
+          title={trans.__('Remove %1', item.name)}
+          disabled={model.busy || model.proposal !== null}
+          tabIndex={focusable ? 0 : -1}
+          onClick={() => void model.propose({ uninstall: [item.name] })}
+        />
+      )}
+    </div>
+  );
+}
+
+function marks(item: IPackage, trans: ITexts): string[] {
+  const found: string[] = [];
+  if (item.administrator) {
+    found.push(trans.__('your administrator’s'));
+  } else if (item.where === 'overlay') {
+    found.push(item.requested ? trans.__('you asked for it') : trans.__('needed by another'));
+  }
+  if (item.size) {
+    found.push(amount(item.size));
+  }
+  if (item.shadows) {
+    found.push(trans.__('hides the image’s %1', item.shadows));
+  }
+  return found;
+}

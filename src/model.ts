@@ -1,0 +1,278 @@
+/*
+ * What the panel shows, and what its buttons do. Knows no page and no component.
+ */
+
+import { ISignal, Signal } from '@lumino/signaling';
+
+import {
+  IJob,
+  IJobRequest,
+  INotice,
+  IPackage,
+  IPlan,
+  IPlanRequest,
+  IRevision,
+  IServer,
+  IStatus,
+  Scope,
+  ServerError
+} from './types';
+
+/** A change that waits for the user's consent. */
+export interface IProposal {
+  request: IPlanRequest;
+  /** `null` while the server works it out. */
+  plan: IPlan | null;
+}
+
+const FINISHED = ['done', 'failed', 'cancelled'];
+
+/** Milliseconds between two looks at a job whose stream is lost. */
+const POLL = 1000;
+
+/** The packages of one overlay. */
+export class PackagesModel {
+  constructor(private readonly server: IServer) {}
+
+  status: IStatus | null = null;
+  revisions: IRevision[] = [];
+  proposal: IProposal | null = null;
+  /** The job that runs, or the one that ended last. */
+  job: IJob | null = null;
+  error: INotice | null = null;
+  scope: Scope = 'overlay';
+  filter = '';
+  loaded = false;
+
+  /** Something is different now. */
+  get changed(): ISignal<this, void> {
+    return this._changed;
+  }
+
+  /** The packages of the scope that is shown; `null` until they are known. */
+  get packages(): IPackage[] | null {
+    return this._packages.get(this.scope) ?? null;
+  }
+
+  /** How many packages the overlay has; `null` until that is known. */
+  get count(): number | null {
+    return this._packages.get('overlay')?.length ?? null;
+  }
+
+  /** Whether a change runs or waits. */
+  get busy(): boolean {
+    return this.job !== null && !FINISHED.includes(this.job.state);
+  }
+
+  /** Ask the server for everything that is shown. */
+  async refresh(): Promise<void> {
+    await this.attempt(async () => {
+      const scopes: Scope[] = this.scope === 'overlay' ? ['overlay'] : ['overlay', this.scope];
+      const [status, revisions, ...lists] = await Promise.all([
+        this.server.status(),
+        this.server.revisions(),
+        ...scopes.map(scope => this.server.packages(scope))
+      ]);
+      this.status = status;
+      this.revisions = revisions;
+      // what a change did to the other lists is asked for when they are shown
+      this._packages = new Map(scopes.map((scope, index) => [scope, lists[index]]));
+      this.loaded = true;
+      if (status.job && (!this.job || !this.busy)) {
+        this.follow(status.job);
+      }
+    });
+  }
+
+  /** Show the packages of another place. */
+  async show(scope: Scope): Promise<void> {
+    this.scope = scope;
+    this._changed.emit();
+    if (this.packages === null) {
+      await this.attempt(async () => {
+        this._packages.set(scope, await this.server.packages(scope));
+      });
+    }
+  }
+
+  /** Show only what is meant by some words. */
+  setFilter(filter: string): void {
+    this.filter = filter;
+    this._changed.emit();
+  }
+
+  /** Have a change worked out, to be shown before it is made. */
+  async propose(request: IPlanRequest): Promise<void> {
+    const proposal: IProposal = { request, plan: null };
+    this.proposal = proposal;
+    this.error = null;
+    this._changed.emit();
+    await this.attempt(async () => {
+      try {
+        const plan = await this.server.plan(request);
+        if (this.proposal === proposal) {
+          this.proposal = { request, plan };
+        }
+      } catch (error) {
+        if (this.proposal !== proposal) {
+          return; // nobody waits for it any more
+        }
+        this.proposal = null;
+        throw error;
+      }
+    });
+  }
+
+  /** Drop the change that was proposed. */
+  dismiss(): void {
+    this.proposal = null;
+    this.error = null;
+    this._changed.emit();
+  }
+
+  /** Drop what is said about the job that ended. */
+  dismissJob(): void {
+    if (!this.busy) {
+      this.job = null;
+      this._changed.emit();
+    }
+  }
+
+  /** Make the change that was proposed. */
+  async accept(): Promise<void> {
+    const proposal = this.proposal;
+    if (!proposal?.plan) {
+      return;
+    }
+    const action = (['install', 'uninstall', 'upgrade'] as const).find(name => proposal.request[name]?.length)!;
+    const request: IJobRequest = { action, [action]: proposal.request[action] };
+    if (await this.start(request, proposal.plan.breaks.length > 0)) {
+      this.proposal = null;
+      this._changed.emit();
+    }
+  }
+
+  /** Undo a change; without a number the latest. */
+  async undo(revision?: number): Promise<void> {
+    await this.start(revision === undefined ? { action: 'undo' } : { action: 'undo', revision });
+  }
+
+  /** Ask the job that runs to stop. */
+  async cancel(): Promise<void> {
+    const job = this.job;
+    if (job) {
+      await this.attempt(async () => {
+        const told = await this.server.cancel(job.id);
+        if (FINISHED.includes(told.state)) {
+          this.take(told);
+        }
+      });
+    }
+  }
+
+  /** Stop following a job. */
+  dispose(): void {
+    this._stop();
+    Signal.clearData(this);
+  }
+
+  private async start(request: IJobRequest, force = false): Promise<boolean> {
+    let begun = false;
+    await this.attempt(async () => {
+      let job: IJob;
+      try {
+        job = await this.server.start(force ? { ...request, force } : request);
+      } catch (error) {
+        // A server that does not know the field does not refuse what it stands for either.
+        const unknown = error instanceof ServerError && error.notice.code === 'bad-request';
+        if (!force || !unknown) {
+          throw error;
+        }
+        job = await this.server.start(request);
+      }
+      begun = true;
+      this.error = null;
+      this.follow(job);
+    });
+    return begun;
+  }
+
+  private follow(job: IJob): void {
+    this._stop();
+    this.job = job;
+    if (FINISHED.includes(job.state)) {
+      this.take(job);
+      return;
+    }
+    const mine = (): boolean => this.job?.id === job.id && this.busy;
+    let timer = 0;
+    const stop = this.server.follow(job.id, {
+      onState: told => {
+        if (mine()) {
+          this.take(told);
+        }
+      },
+      onProgress: progress => {
+        if (mine()) {
+          const packages = new Map((this.job!.packages ?? []).map(item => [item.name, item]));
+          (progress.packages ?? []).forEach(item => packages.set(item.name, item));
+          const { phase, message } = progress;
+          const told = { phase, message, progress: progress.progress, packages: [...packages.values()] };
+          this.job = { ...this.job!, ...told };
+          this._changed.emit();
+        }
+      },
+      onLost: () => {
+        const poll = async (): Promise<void> => {
+          try {
+            const told = await this.server.job(job.id);
+            if (mine()) {
+              this.take(told);
+            }
+          } catch (error) {
+            // a server that restarted knows nothing of it
+            if (mine() && error instanceof ServerError && error.notice.code === 'not-found') {
+              this.job = null;
+              void this.refresh();
+              return;
+            }
+          }
+          if (mine()) {
+            timer = window.setTimeout(() => void poll(), POLL);
+          }
+        };
+        window.clearTimeout(timer);
+        void poll();
+      }
+    });
+    this._stop = () => {
+      stop();
+      window.clearTimeout(timer);
+    };
+    this._changed.emit();
+  }
+
+  private take(job: IJob): void {
+    this.job = { ...job, packages: job.packages ?? this.job?.packages };
+    if (FINISHED.includes(job.state)) {
+      this._stop();
+      this._stop = () => undefined;
+      void this.refresh();
+    }
+    this._changed.emit();
+  }
+
+  private async attempt(act: () => Promise<void>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      this.error =
+        error instanceof ServerError ? error.notice : { code: 'internal', message: String(error), hint: '' };
+    }
+    this._changed.emit();
+  }
+
+  private _packages = new Map<Scope, IPackage[]>();
+  private _stop: () => void = () => undefined;
+  private _changed = new Signal<this, void>(this);
+}

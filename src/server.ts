@@ -1,0 +1,116 @@
+/*
+ * The REST interface of the server extension.
+ */
+
+import { PageConfig, URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+
+import {
+  IFollower,
+  IJob,
+  IJobRequest,
+  IPackage,
+  IPlan,
+  IPlanRequest,
+  IRevision,
+  IServer,
+  IStatus,
+  Scope,
+  ServerError
+} from './types';
+
+/** The value of the XSRF cookie, which an EventSource has to send in its address: it has no headers. */
+function xsrf(): string {
+  const found = /(?:^|;\s*)_xsrf=([^;]*)/.exec(document.cookie);
+  return found ? decodeURIComponent(found[1]) : '';
+}
+
+/** The server that the page came from. */
+export class Server implements IServer {
+  constructor(private readonly settings = ServerConnection.makeSettings()) {}
+
+  status(): Promise<IStatus> {
+    return this.quietly<IStatus>('status');
+  }
+
+  async packages(scope: Scope): Promise<IPackage[]> {
+    return (await this.quietly<{ packages: IPackage[] }>('packages', { scope })).packages;
+  }
+
+  async revisions(): Promise<IRevision[]> {
+    return (await this.quietly<{ revisions: IRevision[] }>('revisions')).revisions;
+  }
+
+  plan(request: IPlanRequest): Promise<IPlan> {
+    return this.call<IPlan>('POST', this.address('plan'), request);
+  }
+
+  start(request: IJobRequest): Promise<IJob> {
+    return this.call<IJob>('POST', this.address('jobs'), request);
+  }
+
+  job(id: string): Promise<IJob> {
+    return this.quietly<IJob>(`jobs/${id}`);
+  }
+
+  cancel(id: string): Promise<IJob> {
+    return this.call<IJob>('DELETE', this.address(`jobs/${id}`));
+  }
+
+  follow(id: string, follower: IFollower): () => void {
+    const query: { [name: string]: string } = { no_track_activity: '1' };
+    if (xsrf()) {
+      query._xsrf = xsrf();
+    }
+    if (this.settings.appendToken && this.settings.token) {
+      query.token = this.settings.token;
+    }
+    const source = new EventSource(this.address(`jobs/${id}/events`, query), { withCredentials: true });
+    const on = <T>(name: string, act: (data: T) => void): void =>
+      source.addEventListener(name, event => act(JSON.parse((event as MessageEvent<string>).data) as T));
+    on('state', follower.onState);
+    on('progress', follower.onProgress);
+    source.onerror = () => {
+      // Otherwise it connects again by itself, and is sent what it missed.
+      if (source.readyState === EventSource.CLOSED) {
+        follower.onLost();
+      }
+    };
+    return () => source.close();
+  }
+
+  private address(path: string, query: { [name: string]: string } = {}): string {
+    const base = this.settings.baseUrl || PageConfig.getBaseUrl();
+    return URLExt.join(base, 'overlay/v1', path) + URLExt.objectToQueryString(query);
+  }
+
+  /** Ask for what the page wants to know on its own: that must not keep an idle server alive. */
+  private quietly<T>(path: string, query: { [name: string]: string } = {}): Promise<T> {
+    return this.call<T>('GET', this.address(path, { ...query, no_track_activity: '1' }));
+  }
+
+  private async call<T>(method: string, address: string, body?: object): Promise<T> {
+    let response: Response;
+    try {
+      // Otherwise JupyterLab adds a number to the address, which the server takes for an argument it does not know.
+      const init: RequestInit = { method, body: body && JSON.stringify(body), cache: 'no-cache' };
+      response = await ServerConnection.makeRequest(address, init, this.settings);
+    } catch (error) {
+      throw new ServerError({ code: 'unreachable', message: String(error), hint: '' });
+    }
+    let data: any;
+    try {
+      data = await response.json();
+    } catch {
+      data = {};
+    }
+    if (!response.ok) {
+      throw new ServerError({
+        code: String(data.code ?? 'internal'),
+        message: String(data.message ?? `${response.status} ${response.statusText}`),
+        hint: String(data.hint ?? '')
+      });
+    }
+    return data as T;
+  }
+}
