@@ -146,7 +146,9 @@ export class PackagesModel {
     }
     const action = (['install', 'uninstall', 'upgrade'] as const).find(name => proposal.request[name]?.length)!;
     const request: IJobRequest = { action, [action]: proposal.request[action] };
-    if (await this.start(request, proposal.plan.breaks.length > 0)) {
+    // a removal is not refused for what it breaks, and takes no such field
+    const force = action !== 'uninstall' && proposal.plan.breaks.length > 0;
+    if (await this.start(request, force)) {
       this.proposal = null;
       this._changed.emit();
     }
