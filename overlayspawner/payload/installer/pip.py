@@ -37,6 +37,16 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", re.ASCII)
 OLDEST_OTHER = (22, 3)
 """The first pip with ``--python``: it acts on an environment that has none."""
 
+READS_FILE_REPOSITORIES = (24, 1)
+"""The first that takes ``name @ git+file:///…``: its packaging no longer wants such a URL to name a host."""
+
+_EGG = re.compile(r"^([A-Za-z0-9._-]+(?:\[[^\]]*\])?)\s*@\s*((?:git|hg|svn|bzr)\+file:///\S+)$")
+
+
+def _egg(match: re.Match[str]) -> str:
+    """Write a repository of this machine as it was written before PEP 508."""
+    return f"{match[2]}{'&' if '#' in match[2] else '#'}egg={match[1]}"
+
 
 class Pip:
     """pip behind the :class:`~overlayspawner.payload.installer.Installer` protocol.
@@ -102,7 +112,7 @@ class Pip:
         env = {key: value for key, value in {**pip_env(ctx), **more}.items() if key != "PIP_CONSTRAINT"}
         for name, lines in (("hashed.txt", hashed), ("other.txt", other)):
             if lines:
-                path = stage.write(name, "".join(line + "\n" for line in lines))
+                path = stage.write(name, self._text(lines))
                 exact = ["--require-hashes"] if lines is hashed else []
                 self._run(stage, env, [*exactly, *exact, "-r", path], limits, shown, cancel)
 
@@ -115,6 +125,12 @@ class Pip:
         from overlayspawner.payload.installer.pip_preview import preview
 
         return preview(self, ctx, requirements, stage, **how)
+
+    def _text(self, lines: Sequence[str]) -> str:
+        """Return a file of requirements that this pip can read."""
+        if numbers(self.version) < READS_FILE_REPOSITORIES:
+            lines = [_EGG.sub(_egg, line) for line in lines]
+        return "".join(line + "\n" for line in lines)
 
     def _run(
         self,
@@ -179,7 +195,7 @@ class Pip:
         if upgrade:
             # --upgrade means every line; those that were not meant stay where they are
             bounds += _pins(requirements, visible, upgrade)
-        listed = stage.write("requirements.txt", "".join(line + "\n" for line in requirements))
+        listed = stage.write("requirements.txt", self._text(requirements))
         report = os.path.join(stage.path, "report.json")
         arguments = ["--dry-run", "--report", report, "-r", listed]
         if bounds:
@@ -191,7 +207,7 @@ class Pip:
         if again:
             # pip looks at the env itself, and is content with what shall not count
             arguments = ["--dry-run", "--report", report, "--no-deps", "--ignore-installed"]
-            arguments += ["-r", stage.write("again.txt", "".join(line + "\n" for line in again))]
+            arguments += ["-r", stage.write("again.txt", self._text(again))]
             arguments += [] if build else ["--only-binary", ":all:"]
             arguments += ["-c", os.path.join(stage.path, "constraints.txt")] if bounds else []
             self._run(stage, env, arguments, limits, shown, cancel)
