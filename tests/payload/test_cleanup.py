@@ -257,6 +257,7 @@ def test_a_clean_up_that_is_stopped_leaves_a_sound_overlay(ctx: Context, tmp_pat
             assert os.listdir(ctx.require()[0].envs) == [os.path.basename(ctx.require()[1].path)]
             ((cache, _),) = uvcache.own(ctx)
             assert uvcache.contents(cache) == []
+    clean(ctx, *what)
     assert_clean(ctx)
 
 

@@ -36,6 +36,7 @@ try:
     requirements.parse("-r x")
 except OverlayError:
     pass
+body.job({"action": "clean", "what": ["cache"]})
 opened, on = [], True
 
 def hook(event, args):
