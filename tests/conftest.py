@@ -10,6 +10,18 @@ import pytest
 from tests.support.index import LocalIndex
 
 
+INSTALLING = {"base", "image", "index", "installer", "server", "shop", "start", "uv_on_path"}
+"""Fixtures of tests that make environments and install into them, with the real tools: seconds each."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark such tests as slow, so that the quick ones stay quick without anybody's thinking of it."""
+    for item in items:
+        if INSTALLING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalIndex]:
     """The local package index with all packages of :mod:`tests.index.recipes`."""
