@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.index import LocalIndex
 
-
 INSTALLING = {"base", "image", "index", "installer", "server", "shop", "start", "uv_on_path"}
 """Fixtures of tests that make environments and install into them, with the real tools: seconds each."""
 
