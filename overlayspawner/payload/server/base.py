@@ -105,8 +105,10 @@ class OverlayHandler(APIHandler):
             ``bad-request``.
         """
         self.check_size()
-        # `token` is one way to authenticate, `_xsrf` the form of the XSRF check, `_` defeats caches
-        extra = set(self.request.query_arguments) - {*names, "no_track_activity", "token", "_xsrf", "_"}
+        # `token` is one way to authenticate, `_xsrf` the form of the XSRF check; `_` defeats caches, and so
+        # does the bare time of JupyterLab's own requests
+        known = {*names, "no_track_activity", "token", "_xsrf", "_"}
+        extra = {name for name in self.request.query_arguments if name not in known and not name.isdigit()}
         if extra:
             raise OverlayError("bad-request", f"There is no argument {shown(min(extra))} here.")
 
