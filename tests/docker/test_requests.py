@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,12 @@ JOBS = "overlay/v1/jobs"
 def server(hub: RunningHub) -> Server:
     running = hub.start_server("alice")
     running.install("tinyleaf<2")
+    # what follows a job by itself ends with this file
+    look = ["sh", "-c", f"ls {OVERLAY}/default/envs/*/.overlay/sizes.json"]
+    end = time.monotonic() + 60
+    while hub.engine.container("alice").exec_run(look).exit_code != 0:
+        assert time.monotonic() < end, "nothing was measured after the job"
+        time.sleep(0.2)
     return running
 
 

@@ -437,11 +437,14 @@ def test_many_plans_while_changes_run(quick: Context) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    for line in ("tinyleaf>=2", "tinyleaf==1.0", "tinyforest", "tinydata"):
-        apply(quick, "install", install=[line] if line != "tinyforest" else ["tinyforest", "tinyleaf"])
-    apply(quick, "uninstall", uninstall=["tinydata"])
-    stop.set()
-    thread.join()
+    try:
+        for line in ("tinyleaf>=2", "tinyleaf==1.0", "tinyforest", "tinydata"):
+            wanted = [line] if line != "tinyforest" else ["tinyforest", "tinyleaf"]
+            apply(quick, "install", install=wanted, force=True)
+        apply(quick, "uninstall", uninstall=["tinydata"])
+    finally:
+        stop.set()
+        thread.join()
     assert not wrong
 
 
