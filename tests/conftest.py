@@ -12,12 +12,24 @@ from tests.support.index import LocalIndex
 INSTALLING = {"base", "image", "index", "installer", "server", "shop", "start", "uv_on_path"}
 """Fixtures of tests that make environments and install into them, with the real tools: seconds each."""
 
+STARTING = {
+    "faults",
+    "damage",
+    "test_bootstrap",
+    "test_hung_home",
+    "test_launcher",
+    "test_reset",
+    "test_start_bin",
+}
+"""Directories and modules of tests that start a Python many times."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark such tests as slow, so that the quick ones stay quick without anybody's thinking of it."""
     for item in items:
-        if INSTALLING & set(getattr(item, "fixturenames", ())):
+        places = {item.path.stem, item.path.parent.name}
+        if INSTALLING & set(getattr(item, "fixturenames", ())) or STARTING & places:
             item.add_marker(pytest.mark.slow)
 
 
