@@ -41,6 +41,12 @@ Refused = list[tuple[Requirement, str]]
 """Lines that may not come in, each with the sentence that says why."""
 
 
+def split_pin(pin: str) -> tuple[str, str]:
+    """Return name and version of a line of a lock, which may have hashes."""
+    name, _, rest = pin.partition("==")
+    return name, rest.partition(" ")[0]
+
+
 class Judge(Protocol):
     """What the search asks about rules; see :class:`overlayspawner.payload.gate.Judge`."""
 

@@ -16,7 +16,7 @@ from overlayspawner.payload.asked import direct_line
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.dists import Dist, base_dists, details, needs, overlay_dists
-from overlayspawner.payload.fitting import HINT, Refused
+from overlayspawner.payload.fitting import HINT, Refused, split_pin
 from overlayspawner.payload.installer.index import limits_of
 from overlayspawner.payload.limits import NONE
 from overlayspawner.payload.policy import Blocked, Policy
@@ -235,12 +235,7 @@ class Judge:
 
     def pins(self, pins: Sequence[str]) -> list[str]:
         """Return the lines of a lock without versions that may not come in: another one perhaps may."""
-        out = []
-        for pin in pins:
-            name, _, rest = pin.partition("==")
-            if self.policy.refusal(name, rest.partition(" ")[0]) is None:
-                out.append(pin)
-        return out
+        return [pin for pin in pins if self.policy.refusal(*split_pin(pin)) is None]
 
     def after(self, lines: Sequence[Requirement]) -> Refused:
         """Return the lines that brought in what may not come.
@@ -252,12 +247,7 @@ class Judge:
         """
         if not self.policy or not lines:
             return []
-        staged = {
-            name: dist
-            for name, dist in self._stage.result().dists.items()
-            # a copy of the image's own is taken back by the change
-            if name not in self._base or self._base[name].version != dist.version
-        }
+        staged = self._stage.result().apart_from(self._base)
         items = self.policy.blocked((dist.name, dist.version) for dist in staged.values())
         if not items:
             return []

@@ -9,9 +9,8 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
-from overlayspawner.payload import source_files
+from overlayspawner.payload import lock_files, source_files
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.requirements import Requirement, normalise, parse
 
@@ -88,7 +87,7 @@ def _file(out: Given, path: str, groups: list[str], home: str) -> None:
     found = source_files.read_file(os.path.abspath(path), groups, home)
     for item in found.left_out:
         line = item["requirement"]
-        if line.startswith("group ") or item["reason"] == source_files.ITSELF:
+        if line.startswith("group ") or item["reason"] == lock_files.ITSELF:
             continue  # nobody asked for it
         # half of a file is not what was asked for
         code = "option-not-allowed" if line.startswith("-") else "bad-requirement"
@@ -125,7 +124,7 @@ def _project(word: str, home: str) -> Requirement:
     assert match is not None, "asked before"
     path = os.path.abspath(os.path.expanduser(match["path"]))
     name = _name(path)
-    return parse(f"{name}{match['extras'] or ''} @ file://{_portable(path, home)}", trusted=True)
+    return parse(f"{name}{match['extras'] or ''} @ file://{source_files.portable(path, home)}", trusted=True)
 
 
 def _editable(text: str, home: str) -> Requirement:
@@ -137,7 +136,7 @@ def _editable(text: str, home: str) -> Requirement:
     if not os.path.isdir(path):
         raise OverlayError("bad-request", f"There is no directory {path}.")
     extras = (match["extras"] or "").replace(" ", "") if match else ""
-    return parse(f"-e file://{_portable(path, home)}#egg={_name(path)}{extras}", trusted=True)
+    return parse(f"-e file://{source_files.portable(path, home)}#egg={_name(path)}{extras}", trusted=True)
 
 
 def _name(path: str) -> str:
@@ -149,8 +148,3 @@ def _name(path: str) -> str:
             "Say it: overlay install 'NAME @ file://PATH'",
         )
     return name
-
-
-def _portable(path: str, home: str) -> str:
-    inside = home and path.startswith(home + os.sep)
-    return "${HOME}" + quote(path[len(home) :]) if inside else quote(path)

@@ -10,7 +10,7 @@ from overlayspawner.payload.breaks import breaks
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, base_dists
-from overlayspawner.payload.fitting import Refused
+from overlayspawner.payload.fitting import Refused, split_pin
 from overlayspawner.payload.procs import redact
 from overlayspawner.payload.requirements import Requirement, parse
 from overlayspawner.payload.resolving import REFUSED
@@ -60,11 +60,12 @@ class Keeper:
         self._sure = {redact(line.text) for line in sure} | set(agreed)
         self._resolve = resolve
         other = {
-            name for name, version in map(_split, pins) if name in base and base[name].version != version
+            name for name, version in map(split_pin, pins) if name in base and base[name].version != version
         }
         rules = [rule for rule in self._rules if rule.owner not in other]
         self._limits = constraints.limits(rules, overlay, self._free)
-        self.pins = [pin for pin in pins if self._admits(*_split(pin))]
+        self._lines = [line for lines in self._limits.values() for line in lines]
+        self.pins = [pin for pin in pins if self._admits(*split_pin(pin))]
         """Those without versions that the image's packages don't admit."""
 
     def _admits(self, name: str, version: str) -> bool:
@@ -77,10 +78,9 @@ class Keeper:
         Without pins, and where nothing fits, with any versions: what they need may be replaced as well, which
         only a look at what has come can tell. Pins make room first.
         """
-        limits = [line for texts in self._limits.values() for line in texts]
-        again = REFUSED if limits and not pins else ()
+        again = REFUSED if self._lines and not pins else ()
         try:
-            self._resolve(lines, [*pins, *limits], again=again, **how)
+            self._resolve(lines, [*pins, *self._lines], again=again, **how)
         except OverlayError as e:
             if e.code not in again:
                 raise
@@ -90,9 +90,8 @@ class Keeper:
     def _fits(self, line: Requirement) -> bool:
         """Whether there are versions for a line by itself; the stage is lost."""
         self._stage.clear()
-        limits = [text for texts in self._limits.values() for text in texts]
         try:
-            self._resolve([line.text], limits, again=REFUSED, dry=True)
+            self._resolve([line.text], self._lines, again=REFUSED, dry=True)
         except OverlayError as e:
             if e.code not in REFUSED:
                 raise
@@ -105,12 +104,7 @@ class Keeper:
 
     def after(self, lines: Sequence[Requirement]) -> Refused:
         """Return the lines that break something, each with what it would be."""
-        staged = {
-            name: dist
-            for name, dist in self._stage.result().dists.items()
-            # a copy of the image's own is taken back by the change
-            if name not in self._base or self._base[name].version != dist.version
-        }
+        staged = self._stage.result().apart_from(self._base)
         comes = {**self._overlay, **staged}
         judged = [line for line in lines if redact(line.text) not in self._sure]
         found: dict[str, tuple[Requirement, str]] = {}
@@ -124,12 +118,6 @@ class Keeper:
         # some of them may only have followed the others
         out = [item for item in found.values() if not self._fits(item[0])]
         return out or list(found.values())[-1:]
-
-
-def _split(pin: str) -> tuple[str, str]:
-    """Return name and version of a line of a lock."""
-    name, _, rest = pin.partition("==")
-    return name, rest.partition(" ")[0]
 
 
 def adopted(ctx: Context, lines: Sequence[str], found: Mapping[str, Dist]) -> None:

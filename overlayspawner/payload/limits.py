@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Optional
 
 from overlayspawner.payload.contract import OverlayError, cutoff
-from overlayspawner.payload.requirements import Requirement, normalise
+from overlayspawner.payload.requirements import Requirement, normalise, numbers
 
 ALL = ":all:"
 
@@ -108,9 +108,10 @@ class Limits:
         out = ["--only-binary", ALL] if self.all_wheels else []
         if not self.all_wheels and self.names:
             out = ["--only-binary", ",".join(sorted(self.names))]
-        if not self.before or (not self.hub and not _knows_time(version)):
+        knows = numbers(version) >= PIP_WITH_CUTOFF
+        if not self.before or (not self.hub and not knows):
             return out  # what the user has set for uv is no reason to refuse
-        if not _knows_time(version):
+        if not knows:
             raise OverlayError(
                 "cutoff-unsupported",
                 f"The rule '{self.newer}' can't be enforced with pip {version}, so it may install nothing.",
@@ -118,11 +119,6 @@ class Limits:
                 status=501,
             )
         return [*out, "--uploaded-prior-to", self.before]
-
-
-def _knows_time(version: str) -> bool:
-    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
-    return numbers >= PIP_WITH_CUTOFF
 
 
 NONE = Limits()

@@ -60,6 +60,11 @@ def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a tool's version, to compare it with others."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("+")[0].split("."))
+
+
 class Requirement:
     """One requirement.
 

@@ -12,18 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from overlayspawner.payload import lock_files
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.procs import redact
 from overlayspawner.payload.requirements import Requirement, normalise, parse
+from overlayspawner.payload.tables import items, strings, table
 from overlayspawner.payload.uvlock import UvLock
-from overlayspawner.payload.uvlock import source as origin
 
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*==\s*([^\s*,;]+)\s*(?:;|$)")
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
-
-ITSELF = "It is the project itself."
-"""Why a lock's own project is left out: nobody asked for it."""
 
 MAX_FILE = 4_000_000
 """Bytes of a file of requirements that are read at most."""
@@ -77,6 +75,12 @@ class Source:
             return
         self.left_out.append({"requirement": redact(requirement)[:200], "reason": reason, "hint": hint})
 
+    def hash(self, name: str, version: str, digests: list[str]) -> None:
+        """Note the files of a version; where one has no SHA-256, any will do."""
+        if digests and all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests):
+            files = "".join(f" --hash=sha256:{digest}" for digest in digests)
+            self.hashes.append(f"{normalise(name)}=={version}{files}")
+
     def want(self, line: str, *, otherwise: str = "", editable: bool = False) -> None:
         """Take a line along, or ``otherwise`` where it is no requirement that an overlay can hold."""
         try:
@@ -108,9 +112,9 @@ def read_file(path: str, groups: list[str], home: str) -> Source:
     if name.endswith((".yml", ".yaml")):
         _conda_yaml(source, _text(path))
     elif name.startswith("pylock.") and name.endswith(".toml"):
-        _pylock(source, _toml(path))
+        lock_files.pylock(source, _toml(path))
     elif name == "uv.lock":
-        _uv_lock(source, UvLock(_toml(path), path), groups)
+        lock_files.uv_lock(source, UvLock(_toml(path), path), groups)
     elif name.endswith(".toml"):
         _pyproject(source, _toml(path), groups)
     else:
@@ -131,16 +135,18 @@ def _text(path: str) -> str:
     return raw.decode("utf-8-sig", "replace")
 
 
+def _logical_lines(path: str) -> list[str]:
+    """Return the lines of a file in pip's format that say something, continued ones joined."""
+    text = re.sub(r"\\\r?\n", " ", _text(path))
+    return [line for raw in text.splitlines() if (line := re.sub(r"(^|\s+)#.*$", "", raw).strip())]
+
+
 def _requirements(source: Source, path: str, home: str, depth: int, seen: set[str]) -> None:
     """Read pip's format; what is no requirement is left out and named."""
     if os.path.realpath(path) in seen:
         return
     seen.add(os.path.realpath(path))
-    text = re.sub(r"\\\r?\n", " ", _text(path))
-    for raw in text.splitlines():
-        line = re.sub(r"(^|\s+)#.*$", "", raw).strip()
-        if not line:
-            continue
+    for line in _logical_lines(path):
         included = re.match(r"^(?:-r|--requirement)[ =]*(.+)$", line)
         limiting = re.match(r"^(?:-c|--constraint)[ =]*(.+)$", line)
         editable = re.match(r"^(?:-e|--editable)[ =]+(.+)$", line)
@@ -192,7 +198,7 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
                 continue
             source.want(bare)
             if pinned:
-                _hash(source, pinned[1], pinned[2], re.findall(r"--hash[= ]sha256:(\S+)", line))
+                source.hash(pinned[1], pinned[2], re.findall(r"--hash[= ]sha256:(\S+)", line))
 
 
 def read_constraints(path: str, depth: int = 0) -> list[str]:
@@ -209,24 +215,15 @@ def read_constraints(path: str, depth: int = 0) -> list[str]:
         ``bad-request`` when it can't be read, ``bad-requirement`` for a line that is no requirement.
     """
     out = []
-    for raw in re.sub(r"\\\r?\n", " ", _text(path)).splitlines():
-        line = re.sub(r"(^|\s+)#.*$", "", raw).strip()
+    for line in _logical_lines(path):
         more = re.match(r"^(?:-[cr]|--constraint|--requirement)[ =]*(.+)$", line)
         if more and depth >= MAX_DEPTH:
             raise OverlayError("bad-request", f"{path}: too many files include one another.")
         if more:
             out += read_constraints(os.path.join(os.path.dirname(path), more[1].strip()), depth + 1)
-        elif line and not line.startswith("-"):
+        elif not line.startswith("-"):
             out.append(parse(re.sub(r"\s+--hash[= ]\S+", "", line)).text)
     return out
-
-
-def _hash(source: Source, name: str, version: str, digests: list[str]) -> None:
-    """Note the files of a version; where one has no SHA-256, any will do."""
-    if digests and all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests):
-        source.hashes.append(
-            f"{normalise(name)}=={version}" + "".join(f" --hash=sha256:{digest}" for digest in digests)
-        )
 
 
 def project_name(folder: str) -> str:
@@ -260,27 +257,19 @@ def _toml_reader() -> Any:
     return None
 
 
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _strings(value: object) -> list[str]:
-    return [item for item in _list(value) if isinstance(item, str)]
-
-
 def _pyproject(source: Source, data: dict[str, Any], groups: list[str]) -> None:
     project = table(data, "project")
-    known = {normalise(k): v for k, v in table(data, "dependency-groups").items()}
+    known = _groups(data)
     extras = {normalise(k): v for k, v in table(project, "optional-dependencies").items()}
-    for line in _strings(project.get("dependencies")):
+    for line in strings(project.get("dependencies")):
         source.want(line)
-    if "dependencies" in _strings(project.get("dynamic")):
+    if "dependencies" in strings(project.get("dynamic")):
         source.leave_out("dependencies", "The project works them out when it is built.")
     for group in groups:
         if group not in known and group not in extras:
             names = ", ".join(sorted({*known, *extras})) or "none"
             raise OverlayError("bad-request", f"There is no group {group!r}; there is {names}.")
-        for line in [*_group(known, group, ()), *_strings(extras.get(group))]:
+        for line in [*_group(known, group, ()), *strings(extras.get(group))]:
             source.want(line)
     for group in sorted(set(known) - set(groups)):
         source.leave_out(
@@ -296,11 +285,16 @@ def group_of(path: str, group: str) -> list[str]:
     OverlayError
         ``bad-request`` when there is none of that name.
     """
-    known = {normalise(k): v for k, v in table(_toml(path), "dependency-groups").items()}
+    known = _groups(_toml(path))
     if group not in known:
         names = ", ".join(sorted(known)) or "none"
         raise OverlayError("bad-request", f"There is no group {group!r} in {path}; there is {names}.")
     return _group(known, group, ())
+
+
+def _groups(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the dependency groups of a document, by normalised name."""
+    return {normalise(name): value for name, value in table(data, "dependency-groups").items()}
 
 
 def _group(known: dict[str, Any], group: str, above: tuple[str, ...]) -> list[str]:
@@ -308,67 +302,12 @@ def _group(known: dict[str, Any], group: str, above: tuple[str, ...]) -> list[st
     if group in above:
         raise OverlayError("bad-request", f"The dependency group {group!r} includes itself.")
     out: list[str] = []
-    for item in _list(known.get(group)):
+    for item in items(known.get(group)):
         if isinstance(item, str):
             out.append(item)
         elif isinstance(item, dict) and isinstance(item.get("include-group"), str):
             out += _group(known, normalise(item["include-group"]), (*above, group))
     return out
-
-
-def _pylock(source: Source, data: dict[str, Any]) -> None:
-    for item in _list(data.get("packages")):
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-            continue
-        version, marker = item.get("version"), item.get("marker")
-        if not isinstance(version, str):
-            source.leave_out(item["name"], "The lock names no version: it came from a directory or a URL.")
-            continue
-        source.versions[normalise(item["name"])] = version
-        source.want(f"{item['name']}=={version}" + (f" ; {marker}" if isinstance(marker, str) else ""))
-        files = [*_list(item.get("wheels")), item.get("sdist")]
-        found = [str(table(file, "hashes").get("sha256")) for file in files if isinstance(file, dict)]
-        _hash(source, item["name"], version, found)
-
-
-def _uv_lock(source: Source, lock: UvLock, groups: list[str]) -> None:
-    """Take the versions of a lock; the project itself is a matter of its own."""
-    known = lock.groups()
-    for group in groups:
-        if group not in known:
-            raise OverlayError(
-                "bad-request", f"There is no group {group!r}; there is {', '.join(sorted(known)) or 'none'}."
-            )
-    for item in lock.needed(groups):
-        name, version, where = normalise(item["name"]), item.get("version"), origin(item)
-        if isinstance(where.get("git"), str):
-            url, _, commit = where["git"].partition("#")
-            url = url.partition("?")[0]
-            source.want(f"{name} @ git+{url}@{commit}" if commit else f"{name} @ git+{url}")
-        elif isinstance(where.get("url"), str):
-            source.want(f"{name} @ {where['url']}")
-        elif isinstance(where.get("path"), str):
-            path = os.path.normpath(os.path.join(lock.folder, where["path"]))
-            source.want(f"{name} @ file://{quote(path)}")
-        elif "registry" in where and isinstance(version, str):
-            source.versions[name] = version
-            source.want(f"{name}=={version}")
-            files = [*_list(item.get("wheels")), item.get("sdist")]
-            found = [str(f.get("hash") or "").partition("sha256:")[2] for f in files if isinstance(f, dict)]
-            _hash(source, name, version, found)
-        else:
-            source.leave_out(
-                name, "It lies in a directory of its own.", "Install it with: overlay install -e PATH"
-            )
-    for item in lock.projects():
-        if "editable" in origin(item):
-            source.leave_out(
-                normalise(item["name"]),
-                ITSELF,
-                "Install it with: overlay install -e PATH",
-            )
-    for group in sorted(known - set(groups)):
-        source.leave_out(f"group {group}", "Groups are taken along when they are named: uv.lock[NAME].")
 
 
 def _conda_yaml(source: Source, text: str) -> None:
@@ -404,16 +343,13 @@ def _conda_yaml(source: Source, text: str) -> None:
 
 def want_editable(source: Source, path: str, name: str, home: str) -> None:
     """Take a project along that is used from where it lies; a home may have another path later."""
-    url = quote(path)
-    if path.startswith(home + os.sep):
-        url = "${HOME}" + quote(path[len(home) :])
-    source.want(f"-e file://{url}#egg={name}", editable=True)
+    source.want(f"-e file://{portable(path, home)}#egg={name}", editable=True)
 
 
-def table(data: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return a table of a document, empty where it has none."""
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
+def portable(path: str, home: str) -> str:
+    """Return a path for a ``file:`` URL; what lies in the home is told by the variable."""
+    inside = home and path.startswith(home + os.sep)
+    return "${HOME}" + quote(path[len(home) :]) if inside else quote(path)
 
 
 def local_path(url: str) -> str:

@@ -21,9 +21,9 @@ from overlayspawner.payload.source_files import (
     Source,
     local_path,
     read_file,
-    table,
     want_editable,
 )
+from overlayspawner.payload.tables import table
 
 __all__ = ["MAX_FILE", "MAX_LEFT_OUT", "TOOLS", "Source", "applies", "fits", "lines_of", "older", "read"]
 

@@ -17,7 +17,7 @@ import os
 import re
 import stat as stat_module
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,14 @@ class Staged:
     removed: set[str] = field(default_factory=set)
     tree: Tree = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
+
+    def apart_from(self, base: Mapping[str, Dist]) -> dict[str, Dist]:
+        """Return what is new without copies of the image's own: these are taken back by the change."""
+        return {
+            name: dist
+            for name, dist in self.dists.items()
+            if name not in base or base[name].version != dist.version
+        }
 
     def files(self) -> list[tuple[str, int, int]]:
         """Return path, inode and size of each file."""

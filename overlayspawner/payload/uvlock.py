@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.requirements import normalise, packaging
+from overlayspawner.payload.tables import table
 
 VERSION = 1
 """Of the format; newer ones mean something that is not known here."""
@@ -65,7 +66,7 @@ class UvLock:
             normalise(name)
             for item in self.projects()
             for key in ("optional-dependencies", "dev-dependencies")
-            for name in _table(item, key)
+            for name in table(item, key)
         }
 
     def needed(self, groups: Sequence[str] = ()) -> list[Package]:
@@ -111,18 +112,13 @@ class UvLock:
 
 def source(package: Package) -> dict[str, Any]:
     """Return where a package comes from: ``{"registry": URL}``, ``{"git": URL}``, ``{"editable": "."}`` …"""
-    return _table(package, "source")
-
-
-def _table(data: dict[str, Any], key: str) -> dict[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
+    return table(package, "source")
 
 
 def _edges(package: Package, groups: Sequence[str]) -> Iterator[Edge]:
     lists = [package.get("dependencies")]
     for key in ("optional-dependencies", "dev-dependencies"):
-        lists += [value for name, value in _table(package, key).items() if normalise(name) in groups]
+        lists += [value for name, value in table(package, key).items() if normalise(name) in groups]
     for found in lists:
         yield from (edge for edge in found or () if isinstance(edge, dict))
 

@@ -31,7 +31,7 @@ from overlayspawner.payload.installer.errors import failure
 from overlayspawner.payload.installer.index import limits_of, pip_env
 from overlayspawner.payload.policy import Policy, Rule
 from overlayspawner.payload.procs import run
-from overlayspawner.payload.requirements import normalise, parse
+from overlayspawner.payload.requirements import normalise, numbers, parse
 
 OLDEST_PIP = (19, 3)
 """The first pip that knows the platform of uv's wheels (manylinux2014)."""
@@ -88,7 +88,7 @@ def kept(ctx: Context) -> list[str]:
     if not place or not _private(place):
         return []
     found = glob.glob(os.path.join(glob.escape(place), f"uv-*-{ctx.base.machine}-{ctx.base.libc}"))
-    found.sort(key=lambda path: uv.numbers(os.path.basename(path).split("-")[1]), reverse=True)
+    found.sort(key=lambda path: numbers(os.path.basename(path).split("-")[1]), reverse=True)
     return [os.path.join(path, "uv") for path in found if intact(path)]
 
 
@@ -212,7 +212,7 @@ def _pip(ctx: Context) -> tuple[str, str]:
         there.append((ctx.env.python, overlay_dists(ctx.env)))
     for python, dists in there:
         pip = dists.get("pip")
-        if pip is not None and uv.numbers(pip.version) >= OLDEST_PIP:
+        if pip is not None and numbers(pip.version) >= OLDEST_PIP:
             return python, pip.version
     return "", ""
 

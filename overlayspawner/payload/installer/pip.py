@@ -24,7 +24,7 @@ from overlayspawner.payload.installer.traces import temporary
 from overlayspawner.payload.limits import Limits
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.procs import Cancel, redact, run
-from overlayspawner.payload.requirements import normalise, parse
+from overlayspawner.payload.requirements import normalise, numbers, parse
 from overlayspawner.payload.stage import Stage
 
 OLDEST = (22, 2)
@@ -226,11 +226,6 @@ def find(ctx: Context) -> Optional[Pip]:
     if numbers(found.version) < (OLDEST_OTHER if isolated else OLDEST):
         return None
     return Pip(found.version, ctx.base.executable if isolated else "")
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """Return the first two numbers of a version of pip."""
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
 
 
 def _pins(requirements: Sequence[str], visible: Sequence[Dist], upgrade: Sequence[str]) -> list[str]:

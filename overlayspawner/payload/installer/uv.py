@@ -21,7 +21,7 @@ from overlayspawner.payload.installer.traces import sweep, temporary
 from overlayspawner.payload.installer.uv_progress import UvProgress, with_bars
 from overlayspawner.payload.limits import NONE, Limits
 from overlayspawner.payload.procs import Cancel, clean_env, run
-from overlayspawner.payload.requirements import normalise
+from overlayspawner.payload.requirements import normalise, numbers
 from overlayspawner.payload.stage import Stage
 
 OLDEST = (0, 4, 30)
@@ -286,8 +286,3 @@ def ask_version(path: str) -> Optional[str]:
     words = result.tail.split()
     fits = result.rc == 0 and len(words) >= 2 and words[0] == "uv" and numbers(words[1]) >= OLDEST
     return words[1] if fits else None
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """Return a version's numbers, to compare it with others."""
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split("+")[0].split("."))
