@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.support.envs import (
 )
 from tests.support.faults import in_child
 from tests.support.index import LocalIndex
+from tests.support.uv_wheel import fetched
 from tests.support.wheels import make_wheel
 
 OLDEST = ".".join(map(str, uv.OLDEST))
@@ -274,17 +274,11 @@ def test_there_is_one_copy_on_disk(ctx: Context) -> None:
 
 
 @pytest.fixture(params=["", pytest.param(OLDEST, marks=pytest.mark.slow)])
-def uv_version(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> str:
+def uv_version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The uv of the development environment, and the oldest that is supported."""
     version = str(request.param)
     if version:
-        folder = tmp_path_factory.mktemp("uv")
-        argv = ["uv", "pip", "install", "-q", "--target", str(folder), f"uv=={version}"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no uv {version} to be had: {done.stderr[-300:]}")
+        folder = fetched("uv", version)
         monkeypatch.setenv("PATH", f"{folder}/bin{os.pathsep}{os.environ['PATH']}")
     return version
 

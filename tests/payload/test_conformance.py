@@ -32,7 +32,7 @@ from overlayspawner.payload.planning import plan
 from overlayspawner.payload.probe import Base
 from tests.support.envs import describe, make_context, put, snapshot
 from tests.support.index import LocalIndex
-from tests.support.uv_wheel import CACHE
+from tests.support.uv_wheel import fetched
 from tests.support.wheels import make_sdist, make_wheel
 
 OLD_UV = ".".join(map(str, uv.OLDEST))
@@ -284,18 +284,6 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalIndex]:
         running.add(make_wheel(folder, "tinydata", "2.0"))
         running.add(make_wheel(folder, "tinyonly", "1.0"))
         yield running
-
-
-def fetched(name: str, version: str) -> Path:
-    """Return a folder with a release of uv or pip from PyPI, kept from run to run."""
-    folder = CACHE / "conformance" / f"{name}-{version or 'newest'}"
-    if not (folder / "complete").exists():
-        wanted = f"{name}=={version}" if version else name
-        argv = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--no-deps", "--target", folder]
-        done = subprocess.run([*map(str, argv), wanted], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-500:]
-        (folder / "complete").touch()
-    return folder
 
 
 def image(folder: Path, wheels: Path, pip_version: str) -> Base:

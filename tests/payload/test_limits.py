@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from overlayspawner.payload import importing, planning, reinstall, restore, revisions, runtime
+from overlayspawner.payload import importing, planning, reinstall, restore, revisions
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.change import pending
 from overlayspawner.payload.context import Context
@@ -29,6 +29,7 @@ from tests.support.envs import (
     uv_on_path,  # noqa: F401  (a fixture)
 )
 from tests.support.index import LocalIndex
+from tests.support.terminal import open_terminal, tool
 from tests.support.wheels import make_sdist, make_wheel
 
 OLD, NEW, DATE = "2026-01-01T00:00:00Z", "2026-11-20T10:00:00.123Z", "2026-11-19"
@@ -331,28 +332,12 @@ def test_an_old_pip_installs_nothing_and_says_why(
 @pytest.fixture
 def terminal(tmp_path: Path, base: Base, timed: LocalIndex, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A server's runtime dir with its commands; the environment is that of a terminal."""
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", timed.url)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.setenv("UV_DEFAULT_INDEX", timed.url)
     made = make_context(
         tmp_path / "home", base, index_url=timed.url, only_binary=[":all:"], exclude_newer=DATE
     )
-    made.runtime = str(tmp_path / "runtime")
-    os.mkdir(made.runtime, 0o700)
-    (tmp_path / "runtime" / "server.json").write_text(made.to_json())
-    runtime.make_folders(made.runtime)
-    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    runtime.write_commands(made, {"PATH": path})
-    monkeypatch.setenv("PATH", runtime.search_path(made, path))
-    monkeypatch.setenv("VIRTUAL_ENV", made.require()[1].path)
-    return made
-
-
-def tool(ctx: Context, *argv: str, ok: bool = True) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ctx.home)
-    assert (done.returncode == 0) is ok, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return open_terminal(made, tmp_path, timed.url, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from overlayspawner.payload import (
     requirements,
     restore,
     revisions,
-    runtime,
 )
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.change import pending
@@ -44,6 +41,7 @@ from tests.support.envs import (
     uv_on_path,  # noqa: F401  (a fixture)
 )
 from tests.support.index import LocalIndex
+from tests.support.terminal import open_terminal, tool
 
 # -- what rules mean --------------------------------------------------------------------------------------
 
@@ -506,28 +504,9 @@ def terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Context:
     """A server's runtime dir with its commands; the environment is that of a terminal."""
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", index.url)
-    monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-    made = make_context(
-        tmp_path / "home", base, index_url=index.url, deny=["tinydata", "tinytree>=2", "tinybad"]
-    )
-    made.runtime = str(tmp_path / "runtime")
-    os.mkdir(made.runtime, 0o700)
-    (tmp_path / "runtime" / "server.json").write_text(made.to_json())
-    runtime.make_folders(made.runtime)
-    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    runtime.write_commands(made, {"PATH": path})
-    monkeypatch.setenv("PATH", runtime.search_path(made, path))
-    monkeypatch.setenv("VIRTUAL_ENV", made.require()[1].path)
-    return made
-
-
-def tool(ctx: Context, *argv: str, ok: bool = True) -> str:
-    """Run a command as a shell would find it; return what it prints."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ctx.home)
-    assert (done.returncode == 0) is ok, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    deny = ["tinydata", "tinytree>=2", "tinybad"]
+    made = make_context(tmp_path / "home", base, index_url=index.url, deny=deny)
+    return open_terminal(made, tmp_path, index.url, monkeypatch)
 
 
 @pytest.mark.parametrize(

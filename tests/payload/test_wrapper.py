@@ -6,18 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from overlayspawner.payload import adopt, asked, lockfile, merge, revisions, runtime
+from overlayspawner.payload import adopt, asked, lockfile, merge, revisions
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import overlay_dists
 from overlayspawner.payload.lease import acquire, holder
 from overlayspawner.payload.probe import Base
 from tests.support.envs import base, make_context  # noqa: F401  (a fixture)
 from tests.support.index import LocalIndex
+from tests.support.terminal import open_terminal, tool
 from tests.support.wheels import make_sdist
 
 UV_FOLDER = os.path.dirname(sys.executable)
@@ -29,35 +29,10 @@ def ctx(
     base: Base,  # noqa: F811
     index: LocalIndex,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Context]:
+) -> Context:
     """A server's runtime dir with its commands; the environment is that of a terminal."""
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", index.url)
-    monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     made = make_context(tmp_path / "home", base, index_url=index.url)
-    made.runtime = str(tmp_path / "runtime")
-    os.mkdir(made.runtime, 0o700)
-    (tmp_path / "runtime" / "server.json").write_text(made.to_json())
-    runtime.make_folders(made.runtime)
-    path = UV_FOLDER + os.pathsep + os.environ["PATH"]
-    runtime.write_commands(made, {"PATH": path})
-    monkeypatch.setenv("PATH", runtime.search_path(made, path))
-    monkeypatch.setenv("VIRTUAL_ENV", made.require()[1].path)
-    yield made
-
-
-def tool(ctx: Context, *argv: str, ok: bool = True, **environ: str) -> str:
-    """Run a command as a shell would find it; return what it prints."""
-    done = subprocess.run(
-        ["/bin/sh", "-c", '"$@"', "sh", *argv],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ctx.home,
-    )
-    assert (done.returncode == 0) is ok, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return open_terminal(made, tmp_path, index.url, monkeypatch)
 
 
 def lines(ctx: Context) -> list[str]:

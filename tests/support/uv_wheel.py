@@ -1,4 +1,4 @@
-"""The real wheel of uv, from the package index, once."""
+"""Releases of uv and pip, from the package index, once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
-
 CACHE = Path(os.environ.get("OVERLAYSPAWNER_CACHE") or Path(__file__).resolve().parents[2] / ".cache")
 
 
 def uv_wheel(platform: str = "") -> Path:
-    """Return the path of uv's wheel in the development environment's version; skips where none can be had.
+    """Return the path of uv's wheel in the development environment's version; fails where none can be had.
 
     Parameters
     ----------
@@ -31,10 +29,21 @@ def uv_wheel(platform: str = "") -> Path:
         done = subprocess.run(
             [*argv, "--dest", str(folder), f"uv=={wanted}"], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            pytest.skip(f"no wheel of uv to be had: {done.stderr[-300:]}")
+        assert done.returncode == 0, f"no wheel of uv to be had: {done.stderr[-300:]}"
         found = list(folder.glob(f"uv-{wanted}-*.whl"))
     return found[0]
+
+
+def fetched(name: str, version: str) -> Path:
+    """Return a folder with a release of uv or pip from PyPI, kept from run to run."""
+    folder = CACHE / "conformance" / f"{name}-{version or 'newest'}"
+    if not (folder / "complete").exists():
+        wanted = f"{name}=={version}" if version else name
+        argv = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--no-deps", "--target", folder]
+        done = subprocess.run([*map(str, argv), wanted], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-500:]
+        (folder / "complete").touch()
+    return folder
 
 
 def repacked(wheel: Path, directory: Path, program: bytes) -> Path:
