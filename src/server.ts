@@ -92,8 +92,7 @@ export class Server implements IServer {
   private async call<T>(method: string, address: string, body?: object): Promise<T> {
     let response: Response;
     try {
-      // Otherwise JupyterLab adds a number to the address, which the server takes for an argument it does not know.
-      const init: RequestInit = { method, body: body && JSON.stringify(body), cache: 'no-cache' };
+      const init: RequestInit = { method, body: body && JSON.stringify(body) };
       response = await ServerConnection.makeRequest(address, init, this.settings);
     } catch (error) {
       throw new ServerError({ code: 'unreachable', message: String(error), hint: '' });
