@@ -27,7 +27,7 @@ demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, 
 	@exec $(BIN)/python examples/demo/run.py
 
 .PHONY: test
-test: lint env env-hub5 engine images proxy chromium btrfs labextension labextension-check ## everything: lint, and all tests with JupyterHub 6 and 5
+test: lint env env-hub5 engine images proxy chromium btrfs compiler labextension labextension-check ## everything: lint, and all tests with JupyterHub 6 and 5
 	@status=0; \
 	run() { echo "== $$1 =="; shift; "$$@" || status=$$?; }; \
 	beside="-n 2 --dist worksteal"; \
@@ -96,6 +96,10 @@ labextension-check: ## lint and unit tests of the panel
 .PHONY: btrfs
 btrfs: ## a file system with quotas for the tests of storage (as root)
 	@scripts/tools.sh btrfs
+
+.PHONY: compiler
+compiler: ## a C compiler for the tests of builds that fail (as root)
+	@scripts/tools.sh compiler
 
 .PHONY: bench
 bench: env engine images proxy ## measure (BENCH=spawn, change, install, bootstrap or sixty, of benchmarks/)

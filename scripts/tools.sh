@@ -5,6 +5,7 @@
 #   scripts/tools.sh nodejs      Node and npm
 #   scripts/tools.sh chromium    a browser for the tests of the pages
 #   scripts/tools.sh btrfs       a file system with quotas, for root: who else can't mount one
+#   scripts/tools.sh compiler    gcc, where root may install it
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -53,10 +54,15 @@ get_btrfs() {
     command -v mkfs.btrfs >/dev/null 2>&1 || apt_install btrfs-progs
 }
 
-[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|nodejs|chromium|btrfs ..."
+get_compiler() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    command -v gcc >/dev/null 2>&1 || apt_install gcc libc6-dev
+}
+
+[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|nodejs|chromium|btrfs|compiler ..."
 for tool in "$@"; do
     case $tool in
-    proxy | nodejs | chromium | btrfs) "get_$tool" ;;
-    *) fail "there is no tool '$tool' here: proxy, nodejs, chromium, btrfs" ;;
+    proxy | nodejs | chromium | btrfs | compiler) "get_$tool" ;;
+    *) fail "there is no tool '$tool' here: proxy, nodejs, chromium, btrfs, compiler" ;;
     esac
 done
