@@ -160,6 +160,17 @@ def test_no_output_takes_for_ever_to_read(piece: str) -> None:
     explained("ERROR: Could not find a version\nResolutionImpossible\n" + (piece * 200_000)[:270_000])
 
 
+def test_digits_of_a_folder_are_no_answer_of_the_index() -> None:
+    """A stage's name is random, and held 404 once: the index then counted as one that merely lacks a file."""
+    text = (
+        "Collecting tinyscript (from -r /home/u/.overlay/stage-7b5a8a8404f1/requirements.txt (line 1))\n"
+        "ERROR: Could not install packages due to an OSError: HTTPConnectionPool(host='127.0.0.1', port=80): "
+        "Max retries exceeded with url: /a.whl (ResponseError('too many 500 error responses'))"
+    )
+    assert words.code_of(text) == "index-unreachable"
+    assert words.code_of(text.replace("too many 500 error responses", "refused")) == "index-unreachable"
+
+
 def test_an_explanation_that_fails_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> dict[str, str]:
         raise RuntimeError("no environment")

@@ -290,8 +290,9 @@ def _hide(match: re.Match[str]) -> str:
 
 def _only_missing(text: str) -> bool:
     """Whether all that could not be fetched was simply not there."""
-    return "404" in text and not re.search(
-        r"\b5\d\d (?:server|internal|bad|service)|refused|reset|timed out|dns|ssl|certificate",
+    # as a number of its own: names of folders and ports may have these digits
+    return re.search(r"\b404\b", text) is not None and not re.search(
+        r"\b5\d\d (?:server|internal|bad|service|error)|refused|reset|timed out|dns|ssl|certificate",
         text,
         re.IGNORECASE,
     )
