@@ -5,11 +5,12 @@
 import * as React from 'react';
 
 import { amount } from '../text';
-import { INotice } from '../types';
-import { Button, IPartProps, ITexts, Notice, useModel } from './common';
+import { Button, IPartProps, useModel } from './common';
 import { History } from './history';
-import { Install, Progress, Proposal } from './install';
+import { Install, Proposal } from './install';
 import { List } from './list';
+import { Notices } from './notices';
+import { Progress } from './progress';
 
 export function Panel({ model, trans }: IPartProps): JSX.Element {
   useModel(model);
@@ -60,41 +61,6 @@ export function Panel({ model, trans }: IPartProps): JSX.Element {
       <Sizes {...{ model, trans }} />
     </div>
   );
-}
-
-/** What has to be known: of the server, and why the last thing asked for was refused. */
-function Notices({ model, trans }: IPartProps): JSX.Element {
-  return (
-    <div className="ovl-Notices" aria-live="polite">
-      {notices(model.status, trans).map((notice, index) => (
-        <Notice key={index} notice={notice} />
-      ))}
-      {model.error && <Notice notice={model.error} role="alert" />}
-    </div>
-  );
-}
-
-/** The notices of a status: the server's own, and what its state means. */
-export function notices(status: IPartProps['model']['status'], trans: ITexts): INotice[] {
-  if (!status) {
-    return [];
-  }
-  const found: INotice[] = [...status.notices];
-  const say = (code: string, message: string, hint = ''): number => found.push({ code, message, hint });
-  if (status.mode === 'safe' && !found.some(item => item.code.startsWith('safe'))) {
-    say('safe-mode', trans.__('Safe mode: kernels run without your packages.'));
-  }
-  if (status.restore?.state === 'running' || status.restore?.state === 'pending') {
-    say('restoring', trans.__('Your packages are being installed again for this image.'));
-  }
-  if (status.pending && Object.values(status.pending).some(lines => lines?.length)) {
-    say(
-      'pending',
-      trans.__('requirements.txt was edited by hand.'),
-      trans.__('Run “overlay sync” in a terminal to install what it asks for.')
-    );
-  }
-  return found;
 }
 
 function Sizes({ model, trans }: IPartProps): JSX.Element | null {

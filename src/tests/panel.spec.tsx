@@ -3,7 +3,8 @@ import { createRoot, Root } from 'react-dom/client';
 
 import { ITexts } from '../components/common';
 import { visible } from '../components/list';
-import { notices, Panel } from '../components/panel';
+import { notices } from '../components/notices';
+import { Panel } from '../components/panel';
 import { PackagesModel } from '../model';
 import { FakeServer, item, PLAN } from './fake';
 
