@@ -51,6 +51,10 @@ test-quick: env ## the tests without an engine, a browser or the network (under 
 test-all: ## everything, and what is left to chance many times: 50 kills, 40 long sequences
 	@OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 $(MAKE) --no-print-directory test
 
+.PHONY: screenshots
+screenshots: env engine images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them
+	@OVERLAYSPAWNER_SCREENSHOTS=1 $(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
+
 .PHONY: conformance
 conformance: env ## every request of the conformance table by old and new uv and pip; renews the table in the manual
 	@$(BIN)/python tests/support/conformance.py $(PYTEST_ARGS)

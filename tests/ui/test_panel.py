@@ -1,86 +1,19 @@
-"""The panel *Packages* in a real browser, of a server that a real hub has started.
-
-``OVERLAYSPAWNER_SCREENSHOTS=1`` renews the pictures of the manual.
-"""
+"""The panel *Packages* in a real browser, of a server that a real hub has started."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.index.recipes import HTML
 from tests.support.client import Server
-from tests.support.hub import PASSWORD, RunningHub
-from tests.support.index import LocalIndex
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
-CONFIG = """
-c.OverlayLocalSpawner.overlay_local_simple = True
-c.OverlayLocalSpawner.overlay_payload_dir = harness["directory"] + "/payload"
-c.OverlayLocalSpawner.overlay_path = "packages/{name}"
-c.OverlayLocalSpawner.args = ["--allow-root"]
-"""
 
-
-@pytest.fixture(scope="module")
-def hub(index: LocalIndex) -> Iterator[RunningHub]:
-    built = ROOT / "overlayspawner" / "labextension" / "package.json"
-    assert built.is_file(), "the panel is not built: make labextension"
-    environment = {"PIP_INDEX_URL": index.url, "PIP_TRUSTED_HOST": "127.0.0.1"}
-    with RunningHub(CONFIG, spawner="overlay-local", docker=False, environment=environment) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    assert program, "there is no browser: make chromium"
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def server(hub: RunningHub) -> Server:
-    return hub.start_server("reader")
-
-
-@pytest.fixture
-def page(hub: RunningHub, server: Server, browser: Browser) -> Iterator[Page]:
-    """JupyterLab with the panel open."""
-    context = browser.new_context(viewport={"width": 1000, "height": 700})
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(f"{hub.host}/hub/login")
-    page.fill("#username_input", "reader")
-    page.fill("#password_input", PASSWORD)
-    page.click("#login_submit")
-    page.goto(f"{hub.host}/user/reader/lab?reset")
-    page.click("li[data-id='overlayspawner-packages']", timeout=60_000)
-    expect(page.locator(".ovl-Panel h2")).to_have_text("Packages")
-    yield page
-    context.close()
-    assert not [text for text in problems if "ovl" in text or "overlayspawner" in text], problems
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep what the panel looks like, for the manual."""
-    if os.environ.get("OVERLAYSPAWNER_SCREENSHOTS"):
-        page.screenshot(path=ROOT / "docs" / "images" / f"{name}.png")
-
-
-def test_install_and_undo(page: Page, server: Server) -> None:
+def test_install_and_undo(page: Page, server: Server, picture: Callable[[Page, str], None]) -> None:
     panel = page.locator(".ovl-Panel")
     panel.get_by_label("Packages to install").fill("tinytree\ntinyhtml  # a comment")
     page.keyboard.press("Enter")
