@@ -106,7 +106,7 @@ compiler: ## a C compiler for the tests of builds that fail (as root)
 	@scripts/tools.sh compiler
 
 .PHONY: bench
-bench: env engine images proxy ## measure (BENCH=spawn, change, install, bootstrap or sixty, of benchmarks/)
+bench: env engine images proxy ## measure (BENCH=spawn, change, install, bootstrap, sixty or panel, of benchmarks/)
 	@$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
 
 .PHONY: wheel

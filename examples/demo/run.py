@@ -164,6 +164,13 @@ def find_proxy() -> list[str]:
     return [str(command)]
 
 
+def build_panel() -> None:
+    """The panel in JupyterLab, where it can be built; all else works without."""
+    command = [str(ROOT / "scripts" / "labextension.sh")]
+    if subprocess.run(command, check=False).returncode != 0:
+        say("going on without the panel in JupyterLab; `make labextension` says what it lacks")
+
+
 def host_package_settings() -> tuple[dict[str, str], dict[str, str]]:
     """Volumes and environment that let pip and uv in a container install as this machine does."""
     volumes: dict[str, str] = {}
@@ -257,7 +264,8 @@ address:  http://127.0.0.1:{demo["port"]}
 user:     {USER}
 password: {demo["password"]}
 
-To try: log in, open a notebook, run `%pip install humanize` and then `import humanize`.
+To try: log in, open the tab Packages at the left of JupyterLab, install humanize there; or run
+        `%pip install humanize` in a notebook. Then `import humanize`.
         In File > Hub Control Panel, stop the server and start it again.
         {gone}: the package is still there.
 Kept:   {where}
@@ -279,6 +287,7 @@ def main() -> None:
         signal.signal(number, stop_on_signal)
 
     engine = find_engine()
+    build_panel()
     with tempfile.TemporaryDirectory(prefix="overlay-demo-") as scratch:
         demo = settings(engine, port, scratch)
         if engine == "local":
