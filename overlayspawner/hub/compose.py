@@ -204,7 +204,13 @@ def compose(
         if wrapped.entrypoint is not None:
             out["entrypoint"] = wrapped.entrypoint
     spec = build_spec(
-        settings, fields=fields, mounts=mounts, choice=choice, start_timeout=start_timeout, notices=notices
+        settings,
+        fields=fields,
+        mounts=mounts,
+        choice=choice,
+        start_timeout=start_timeout,
+        image=facts.public_name(str(out.get("image") or "")),
+        notices=notices,
     )
     if not wrapped.notice:
         out["environment"] = _with_variable(out.get("environment"), SPEC_ENV, spec.to_json())

@@ -43,7 +43,17 @@ _CHOICES = {
 _LISTS = ("requirements", "extra_index_urls", "constraints", "allow", "deny", "only_binary")
 
 # What may differ from start to start without making a container out of date.
-_NOT_HASHED = ("safe", "reset", "nonce", "notices", "deadline", "start_timeout", "job_timeout", "job_silence")
+_NOT_HASHED = (
+    "safe",
+    "reset",
+    "nonce",
+    "notices",
+    "deadline",
+    "start_timeout",
+    "job_timeout",
+    "job_silence",
+    "image",
+)
 
 
 @dataclass(frozen=True)
@@ -200,6 +210,7 @@ def build_spec(
     mounts: Iterable[Mount] | None = None,
     choice: Choice | None = None,
     start_timeout: float = 60.0,
+    image: str = "",
     notices: Iterable[dict[str, str]] = (),
 ) -> Spec:
     """Return the spec of one container.
@@ -216,6 +227,8 @@ def build_spec(
         What is different in this start.
     start_timeout:
         Seconds the hub waits for the server.
+    image:
+        What the image is called.
     notices:
         What the hub wants the user to see.
 
@@ -259,6 +272,7 @@ def build_spec(
         reset=choice is not None and choice.what == "reset",
         nonce=choice.nonce if choice is not None else "",
         start_timeout=float(start_timeout),
+        image=image,
         notices=list(notices),
     )
 

@@ -53,6 +53,8 @@ class ImageFacts:
         Whether it has ``/bin/sh``.
     paths:
         Which of the paths that were asked for exist, and whether each is a directory.
+    digests:
+        What it is called in registries: ``name@sha256:…``.
     """
 
     id: str
@@ -65,6 +67,7 @@ class ImageFacts:
     passwd: str = ""
     shell: bool = True
     paths: Mapping[str, bool] = field(default_factory=dict)
+    digests: tuple[str, ...] = ()
 
     def home(self, environment: Mapping[str, str] | None = None) -> str:
         """Return the home directory of the image's user, ``""`` when unknown.
@@ -76,6 +79,19 @@ class ImageFacts:
         """
         home = (environment or {}).get("HOME") or self.env.get("HOME") or passwd_home(self.passwd, self.user)
         return posixpath.normpath(home) if home.startswith("/") else ""
+
+    def public_name(self, name: str) -> str:
+        """Return what means this very image elsewhere, where a registry has it, else ``name``.
+
+        Parameters
+        ----------
+        name:
+            What the administrator calls it.
+        """
+        if "@" in name:
+            return name
+        repository = name if ":" not in name.rpartition("/")[2] else name.rpartition(":")[0]
+        return next((d for d in self.digests if d.partition("@")[0] == repository), name)
 
     def base_under(self, home: str) -> bool:
         """Whether a single-user server of the image lies under ``home``."""
@@ -246,6 +262,7 @@ def facts_from_config(info: Mapping[str, Any]) -> ImageFacts:
         user=config.get("User") or "",
         workdir=config.get("WorkingDir") or "",
         architecture=info.get("Architecture") or "",
+        digests=_words(info.get("RepoDigests")),
     )
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from overlayspawner.payload import cli_changes, cli_context, cli_output, cli_plan
+from overlayspawner.payload import cli_changes, cli_context, cli_export, cli_output, cli_plan
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.sentences import amount
 
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_changes.add(verb)
     cli_plan.add(verb)
+    cli_export.add(verb)
     listing = verb("list", _list, "list installed packages")
     listing.add_argument("--scope", choices=("overlay", "base", "user-site"), default="overlay")
     verb("status", _status, "show which overlay this is and how it is")

@@ -318,6 +318,8 @@ class Spec:
         container is started again with the same instructions.
     start_timeout:
         Seconds the hub waits for the server; what is done before the start has to fit in.
+    image:
+        What the container's image is called, for exports; empty where that is not known.
     notices:
         What the hub wants to be shown to the user.
     """
@@ -351,6 +353,7 @@ class Spec:
         reset: bool = False,
         nonce: str = "",
         start_timeout: float = 60.0,
+        image: str = "",
         notices: list[dict[str, str]] | None = None,
     ) -> None:
         self.name = name
@@ -379,6 +382,7 @@ class Spec:
         self.reset = reset
         self.nonce = nonce
         self.start_timeout = start_timeout
+        self.image = image
         self.notices = notices or []
 
     def to_dict(self) -> dict[str, object]:

@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 
 from overlayspawner.payload.actions import FIELDS
 from overlayspawner.payload.contract import CODES, KINDS, LIFETIMES, MODES
+from overlayspawner.payload.export import FILES
 from overlayspawner.payload.installer import progress
 from overlayspawner.payload.server import body, job, jobs
 from overlayspawner.payload.server.handlers import ROUTES, SCOPES, OverlayHandler
@@ -56,6 +57,7 @@ def test_every_route_and_verb_is_described_and_every_described_one_is_there() ->
 def test_the_lists_of_values_are_the_code_s() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert tuple(schemas["Scope"]["enum"]) == SCOPES
+    assert tuple(schemas["ExportFormat"]["enum"]) == tuple(FILES)
     assert tuple(schemas["JobRequest"]["properties"]["action"]["enum"]) == body.ACTIONS
     assert tuple(schemas["NextStart"]["properties"]["mode"]["enum"]) == body.MODES
     assert set(schemas["Job"]["properties"]["request"]["properties"]) == {
@@ -102,6 +104,22 @@ def test_packages(busy_server: RunningServer, scope: str) -> None:
     fits(data, "/packages")
     assert data["packages"] or scope == "user-site"
     assert {item["where"] for item in data["packages"]} <= {scope}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FILES)
+def test_export(busy_server: RunningServer, form: str) -> None:
+    data = busy_server.overlay("export?format=" + form)
+    fits(data, "/export")
+    assert (data["format"], data["filename"]) == (form, FILES[form])
+    assert "tinyscript" in data["content"] and "tinytree" not in data["content"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("query", ["format=elf", "format=docker&pinned=yes", "what=docker"])
+def test_export_of_nothing(busy_server: RunningServer, query: str) -> None:
+    answer = busy_server.get("overlay/v1/export?" + query)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad-request")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado import web
 
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.export import FILES
 from overlayspawner.payload.server.base import OverlayHandler
 from overlayspawner.payload.server.body import shown
 from overlayspawner.payload.server.jobs import FINISHED
@@ -54,6 +55,23 @@ class RevisionsHandler(OverlayHandler):
         """List the revisions, newest first."""
         self.only_arguments()
         self.reply({"revisions": await self.off_loop(self.service.revisions)})
+
+
+class ExportHandler(OverlayHandler):
+    """``export?format=``: the overlay as text for other tools."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Write the overlay down."""
+        self.only_arguments("format", "pinned")
+        form = self.get_query_argument("format", "requirements")
+        pinned = self.get_query_argument("pinned", "0")
+        if form not in FILES:
+            raise OverlayError("bad-request", f"The format is one of {', '.join(FILES)}, not {shown(form)}.")
+        if pinned not in ("0", "1"):
+            raise OverlayError("bad-request", f"pinned is 0 or 1, not {shown(pinned)}.")
+        self.reply(await self.off_loop(lambda: self.service.export(form, pinned == "1")))
 
 
 class CleanupHandler(OverlayHandler):
@@ -187,6 +205,7 @@ ROUTES: list[tuple[str, type[OverlayHandler]]] = [
     ("status", StatusHandler),
     ("packages", PackagesHandler),
     ("revisions", RevisionsHandler),
+    ("export", ExportHandler),
     ("cleanup", CleanupHandler),
     ("next-start", NextStartHandler),
     ("plan", PlanHandler),

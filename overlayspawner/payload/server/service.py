@@ -87,6 +87,13 @@ class Service:
         """Return the revisions, newest first, without the lists of files."""
         return report.history(self.context)
 
+    def export(self, form: str, pinned: bool) -> dict[str, object]:
+        """Return the overlay as text; see :func:`overlayspawner.payload.export.export`."""
+        from overlayspawner.payload import export_facts
+        from overlayspawner.payload.export import export
+
+        return export(export_facts.read(self.context.for_changes()), form, pinned=pinned)
+
     def cleanup(self) -> dict[str, Any]:
         """Return what could be freed, as it was measured last."""
         return sizes.last(self.context.for_changes())
