@@ -74,7 +74,7 @@ env-hub5: ## the second one, with JupyterHub 5
 	@scripts/env.sh $(VENV_HUB5) 'jupyterhub>=5,<6'
 
 .PHONY: engine
-engine: ## make sure that a container engine answers
+engine: ## make sure that a container engine answers (ENGINE=docker|kube)
 	@scripts/engine.sh
 
 .PHONY: images
@@ -117,6 +117,7 @@ wheel: env labextension ## the wheel of a release, in dist/: with the panel, and
 .PHONY: clean
 clean: ## remove what was made here: environments, images, caches, and an engine started here
 	@if docker info >/dev/null 2>&1; then python3 tests/images/build.py --clean; fi
+	@scripts/kube.sh stop
 	@scripts/engine.sh stop
 	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist overlayspawner/hub/bytecode overlayspawner/labextension node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

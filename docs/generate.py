@@ -24,6 +24,7 @@ import rest  # noqa: E402
 from hints import HINTS, INTRODUCTIONS, SECTIONS  # noqa: E402
 
 from overlayspawner.hub.docker import OverlayDockerSpawner  # noqa: E402
+from overlayspawner.hub.kube import OverlayKubeSpawner  # noqa: E402
 from overlayspawner.hub.local import OverlayLocalSpawner  # noqa: E402
 from overlayspawner.hub.mixin import OverlaySpawnerMixin  # noqa: E402
 from overlayspawner.payload import cli, contract  # noqa: E402
@@ -58,6 +59,12 @@ Write these with the name of the class, for example `c.OverlayDockerSpawner.over
 `c.JupyterHub.spawner_class = "overlay-docker"`. Parent: `dockerspawner.DockerSpawner`.
 
 {docker}
+## OverlayKubeSpawner
+
+`c.JupyterHub.spawner_class = "overlay-kube"`. Parent: `kubespawner.KubeSpawner`. See
+[Kubernetes](../how-to/kubernetes.md).
+
+{kube}
 ## OverlayLocalSpawner
 
 `c.JupyterHub.spawner_class = "overlay-local"`. Parent: `jupyterhub.spawner.LocalProcessSpawner`.
@@ -67,7 +74,12 @@ Write these with the name of the class, for example `c.OverlayDockerSpawner.over
 
 def settings() -> str:
     """Return the page of the spawners' settings."""
-    classes = {"all": OverlaySpawnerMixin, "docker": OverlayDockerSpawner, "local": OverlayLocalSpawner}
+    classes = {
+        "all": OverlaySpawnerMixin,
+        "docker": OverlayDockerSpawner,
+        "kube": OverlayKubeSpawner,
+        "local": OverlayLocalSpawner,
+    }
     return SETTINGS.format_map({name: "\n".join(_traits(cls)) for name, cls in classes.items()})
 
 

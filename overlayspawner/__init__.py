@@ -12,10 +12,17 @@ __version__ = "0.1.0"
 _LAZY = {
     "OverlaySpawnerMixin": "overlayspawner.hub.mixin",
     "OverlayDockerSpawner": "overlayspawner.hub.docker",
+    "OverlayKubeSpawner": "overlayspawner.hub.kube",
     "OverlayLocalSpawner": "overlayspawner.hub.local",
 }
 
-__all__ = ["OverlayDockerSpawner", "OverlayLocalSpawner", "OverlaySpawnerMixin", "__version__"]
+__all__ = [
+    "OverlayDockerSpawner",
+    "OverlayKubeSpawner",
+    "OverlayLocalSpawner",
+    "OverlaySpawnerMixin",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

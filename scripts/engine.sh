@@ -85,8 +85,9 @@ start_docker() {
 up() {
     case ${ENGINE:-docker} in
     docker) ;;
+    kube) exec "$root/scripts/kube.sh" ;;
     local) none "ENGINE=local runs servers as local processes and needs no engine" ;;
-    *) none "this script can only start Docker so far, not ENGINE=$ENGINE" ;;
+    *) none "this script can only start Docker and Kubernetes so far, not ENGINE=$ENGINE" ;;
     esac
     if command -v docker >/dev/null 2>&1 && answers; then
         say "using the Docker that answers ($(docker info --format '{{.ServerVersion}}' 2>/dev/null))"

@@ -410,10 +410,10 @@ class OverlaySpawnerMixin(HasTraits):
         if self._overlay_journal is not None:
             self._overlay_journal.close()
 
-    def _overlay_say(self, percent: int, message: str) -> None:
-        """Show a message on the spawn page."""
+    def _overlay_say(self, percent: int, message: str, **more: Any) -> None:
+        """Show a message on the spawn page; ``more`` goes along with it, for pages of the administrator's."""
         if self._overlay_journal is not None:
-            self._overlay_journal.add(percent, message)
+            self._overlay_journal.add(percent, message, **more)
 
     def _overlay_time_left(self) -> float:
         """Return for how many seconds ``start()`` may still wait for the server.
@@ -435,6 +435,10 @@ class OverlaySpawnerMixin(HasTraits):
 
     async def _overlay_wait(self, ip: str, port: int, until: asyncio.Future[Any] | None = None) -> bool:
         """Wait until the server answers; return whether it does. Never raises."""
+        return await self._overlay_wait_at(self._overlay_url(ip, port), until)
+
+    async def _overlay_wait_at(self, url: str, until: asyncio.Future[Any] | None = None) -> bool:
+        """Wait until the server answers at its URL, which has its base path."""
         me: Any = self
         context = None
         if me.internal_ssl:
@@ -444,9 +448,8 @@ class OverlaySpawnerMixin(HasTraits):
                 settings.get("internal_ssl_cert"),
                 cafile=settings.get("internal_ssl_ca"),
             )
-        url = url_path_join(self._overlay_url(ip, port), "api")
         up = await waiting.wait_until_up(
-            url, timeout=self._overlay_time_left(), ssl_context=context, until=until
+            url_path_join(url, "api"), timeout=self._overlay_time_left(), ssl_context=context, until=until
         )
         if not up and not (until is not None and until.done()) and self._overlay_choice is None:
             # The hub goes on waiting by itself, and then says no more than that it took too long.

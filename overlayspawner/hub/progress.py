@@ -25,11 +25,11 @@ class Journal:
         self._changed = asyncio.Event()
         self._closed = False
 
-    def add(self, progress: int, message: str) -> None:
-        """Add an event; a repeated message only moves the bar."""
+    def add(self, progress: int, message: str, **more: Any) -> None:
+        """Add an event, perhaps with more fields; a repeated message only moves the bar."""
         if self._closed or len(self._events) >= MAX_EVENTS:
             return
-        event = {"progress": max(progress, self._highest()), "message": message}
+        event = {"progress": max(progress, self._highest()), "message": message, **more}
         if self._events and self._events[-1] == event:
             return
         self._events.append(event)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from overlayspawner.hub.docker import OverlayDockerSpawner
+from overlayspawner.hub.kube import OverlayKubeSpawner
 from overlayspawner.hub.local import OverlayLocalSpawner
 from overlayspawner.payload import cli, contract
 
@@ -65,7 +66,8 @@ def test_settings_exist(page: Path) -> None:
     found = set(
         re.findall(r"\b(overlay_[a-z_]+|(?:delete_)?home_volume|home_dir_template)\b", page.read_text())
     )
-    known = {*OverlayDockerSpawner.class_trait_names(), *OverlayLocalSpawner.class_trait_names()}
+    classes = (OverlayDockerSpawner, OverlayKubeSpawner, OverlayLocalSpawner)
+    known = {name for cls in classes for name in cls.class_trait_names()}
     assert found <= known
 
 
