@@ -4,6 +4,9 @@
 
 import { ISignal, Signal } from '@lumino/signaling';
 
+import { Given } from './given';
+import { Search } from './search';
+import { Space } from './space';
 import {
   IJob,
   IJobRequest,
@@ -15,24 +18,48 @@ import {
   IServer,
   IStatus,
   Scope,
-  ServerError
+  ServerError,
+  told as notice
 } from './types';
+import { Updates } from './updates';
 
 /** A change that waits for the user's consent. */
 export interface IProposal {
   request: IPlanRequest;
   /** `null` while the server works it out. */
   plan: IPlan | null;
+  /** Somebody agreed to another plan, and this is what it has become. */
+  changed?: boolean;
 }
 
 const FINISHED = ['done', 'failed', 'cancelled'];
 
+/** What a change may end with that was not what somebody had agreed to: they are asked again. */
+const ASK_AGAIN = ['plan-changed', 'would-break'];
+
 /** Milliseconds between two looks at a job whose stream is lost. */
 const POLL = 1000;
+
+/** Milliseconds between two looks for what another page or a terminal may have changed. */
+const GLANCE = 5000;
+
+/** Whether something stops working that nobody has agreed to yet. */
+export function isAgainst(proposal: IProposal): boolean {
+  const plan = proposal.plan;
+  if (!plan?.breaks.length || proposal.request.uninstall?.length) {
+    return false; // a removal is not refused for what it breaks
+  }
+  return !plan.choices || plan.choices.some(item => item.choice === 'force');
+}
 
 /** The packages of one overlay. */
 export class PackagesModel {
   constructor(private readonly server: IServer) {}
+
+  readonly search = new Search(this.server, () => this._changed.emit());
+  readonly given = new Given(this.server, () => this._changed.emit());
+  readonly space = new Space(this.server, () => this._changed.emit());
+  readonly updates = new Updates(this.server, () => this._changed.emit());
 
   status: IStatus | null = null;
   revisions: IRevision[] = [];
@@ -77,12 +104,42 @@ export class PackagesModel {
       this.revisions = revisions;
       // what a change did to the other lists is asked for when they are shown
       this._packages = new Map(scopes.map((scope, index) => [scope, lists[index]]));
+      this.updates.keep(new Map((lists[0] ?? []).map(item => [item.name, item.version])));
       this.loaded = true;
       if (status.job && (!this.job || !this.busy)) {
         this.follow(status.job);
       }
     });
   }
+
+  /** Somebody sees all this now, or no longer: look now and then what others have done meanwhile. */
+  watch(seen: boolean): void {
+    window.clearInterval(this._glances);
+    document.removeEventListener('visibilitychange', this.glance);
+    if (seen) {
+      this._glances = window.setInterval(this.glance, GLANCE);
+      document.addEventListener('visibilitychange', this.glance);
+    }
+  }
+
+  /** Look whether something else has changed the overlay, or does it now. Never says that it could not. */
+  readonly glance = async (): Promise<void> => {
+    if (document.visibilityState === 'hidden' || this.busy || !this.loaded) {
+      return;
+    }
+    const status = await this.server.status().catch(() => null);
+    if (!status || this.busy) {
+      return;
+    }
+    if (status.job) {
+      this.follow(status.job);
+    } else if (trace(status) !== trace(this.status)) {
+      await this.refresh();
+    } else if (JSON.stringify(status.notices) !== JSON.stringify(this.status?.notices)) {
+      this.status = status;
+      this._changed.emit();
+    }
+  };
 
   /** Show the packages of another place. */
   async show(scope: Scope): Promise<void> {
@@ -146,9 +203,11 @@ export class PackagesModel {
     }
     const action = (['install', 'uninstall', 'upgrade'] as const).find(name => proposal.request[name]?.length)!;
     const request: IJobRequest = { action, [action]: proposal.request[action] };
-    // a removal is not refused for what it breaks, and takes no such field
-    const force = action !== 'uninstall' && proposal.plan.breaks.length > 0;
-    if (await this.start(request, force)) {
+    if (proposal.plan.expect) {
+      request.expect = proposal.plan.expect;
+    }
+    if (await this.start(request, isAgainst(proposal))) {
+      this._asked = { id: this.job!.id, request: proposal.request };
       this.proposal = null;
       this._changed.emit();
     }
@@ -157,6 +216,16 @@ export class PackagesModel {
   /** Undo a change; without a number the latest. */
   async undo(revision?: number): Promise<void> {
     await this.start(revision === undefined ? { action: 'undo' } : { action: 'undo', revision });
+  }
+
+  /** Go back to what there was after a change; without a number, install what is missing. */
+  async restore(revision?: number): Promise<void> {
+    await this.start(revision === undefined ? { action: 'restore' } : { action: 'restore', revision });
+  }
+
+  /** Delete everything of a kind; without one, only measure. */
+  async clean(what?: string): Promise<void> {
+    await this.start(what ? { action: 'clean', what: [what] } : { action: 'clean', dry_run: true });
   }
 
   /** Ask the job that runs to stop. */
@@ -175,6 +244,9 @@ export class PackagesModel {
   /** Stop following a job. */
   dispose(): void {
     this._stop();
+    this.watch(false);
+    this.search.dispose();
+    this.space.dispose();
     Signal.clearData(this);
   }
 
@@ -259,22 +331,45 @@ export class PackagesModel {
     if (FINISHED.includes(job.state)) {
       this._stop();
       this._stop = () => undefined;
+      this.askAgain(this.job);
       void this.refresh();
+      this.search.forget();
+      this.space.again();
     }
     this._changed.emit();
+  }
+
+  private askAgain(job: IJob): void {
+    const asked = this._asked;
+    this._asked = null;
+    if (asked?.id !== job.id || !ASK_AGAIN.includes(job.error?.code ?? '')) {
+      return;
+    }
+    this.job = null;
+    if (job.plan) {
+      this.proposal = { request: asked.request, plan: job.plan, changed: true };
+    } else {
+      void this.propose(asked.request);
+    }
   }
 
   private async attempt(act: () => Promise<void>): Promise<void> {
     try {
       await act();
     } catch (error) {
-      this.error =
-        error instanceof ServerError ? error.notice : { code: 'internal', message: String(error), hint: '' };
+      this.error = notice(error);
     }
     this._changed.emit();
   }
 
   private _packages = new Map<Scope, IPackage[]>();
+  private _asked: { id: string; request: IPlanRequest } | null = null;
+  private _glances = 0;
   private _stop: () => void = () => undefined;
   private _changed = new Signal<this, void>(this);
+}
+
+/** What of a status is another one after a change. */
+function trace(status: IStatus | null): string {
+  return JSON.stringify([status?.undoable, status?.sizes.overlay, status?.pending, status?.mode]);
 }

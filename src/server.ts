@@ -6,15 +6,20 @@ import { PageConfig, URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
 import {
+  ICleanup,
   IFollower,
+  IGiven,
   IJob,
   IJobRequest,
   IPackage,
   IPlan,
   IPlanRequest,
+  IProject,
   IRevision,
+  ISearch,
   IServer,
   IStatus,
+  IUpdates,
   Scope,
   ServerError
 } from './types';
@@ -39,6 +44,26 @@ export class Server implements IServer {
 
   async revisions(): Promise<IRevision[]> {
     return (await this.quietly<{ revisions: IRevision[] }>('revisions')).revisions;
+  }
+
+  search(query: string): Promise<ISearch> {
+    return this.quietly<ISearch>('search', { q: query });
+  }
+
+  project(name: string): Promise<IProject> {
+    return this.quietly<IProject>(`projects/${encodeURIComponent(name)}`);
+  }
+
+  updates(): Promise<IUpdates> {
+    return this.quietly<IUpdates>('updates');
+  }
+
+  cleanup(): Promise<ICleanup> {
+    return this.quietly<ICleanup>('cleanup');
+  }
+
+  read(name: string, text: string, groups: string[]): Promise<IGiven> {
+    return this.call<IGiven>('POST', this.address('given'), { name, text, groups });
   }
 
   plan(request: IPlanRequest): Promise<IPlan> {

@@ -41,6 +41,22 @@ export function requirements(text: string): string[] {
   return [...new Set(found)];
 }
 
+/**
+ * What to search for while somebody types; `''` for what is no search: lists, URLs, files, commands.
+ */
+export function query(text: string): string {
+  const bare = text.trim();
+  if (/[\r\n,@/\\]/.test(bare) || COMMAND.test(bare) || bare.length > 100) {
+    return '';
+  }
+  return bare.replace(/\s*[[<>=!~;].*$/, '');
+}
+
+/** A link that a page may offer: packages name what they like as their home page. */
+export function link(url: string | null): string | null {
+  return url && /^https?:\/\/[^\s]+$/i.test(url) ? url : null;
+}
+
 /** Whether a package is meant by what stands in the filter box: every word is in its name or summary. */
 export function matches(item: { name: string; summary: string }, filter: string): boolean {
   const text = `${item.name} ${item.summary}`.toLowerCase();

@@ -28,6 +28,17 @@ export interface IPlanItem {
   name: string;
   version: string | null;
   size?: number | null;
+  /** The version of the overlay's that it takes the place of. */
+  replaces?: string | null;
+}
+
+/** What can be done about a plan that breaks something. */
+export interface IChoice {
+  /** `cancel`, `force`, `change`; others are of newer servers. */
+  choice: string;
+  message: string;
+  /** With `change`: what to ask for instead. */
+  install?: string[];
 }
 
 export interface IPlan {
@@ -40,6 +51,9 @@ export interface IPlan {
   frees: number;
   needs_restart: boolean;
   sentences?: string[];
+  choices?: IChoice[];
+  /** What is agreed to; sent along as it is. */
+  expect?: object;
 }
 
 export interface IJobPackage {
@@ -62,7 +76,7 @@ export interface IJob {
   plan: IPlan | null;
   revision: number | null;
   error: INotice | null;
-  failed?: { requirement: string; reason: string; hint: string }[];
+  failed?: ILeftOut[];
   packages?: IJobPackage[];
 }
 
@@ -83,6 +97,83 @@ export interface IRevision {
   argv: string[];
   undoes?: number;
   plan?: IPlan;
+  /** What it replaced is still there: undoing it needs no download. */
+  kept?: boolean;
+}
+
+/** Something that a search has found. */
+export interface IFound {
+  name: string;
+  /** The one that is installed, else the newest of the index where that is known. */
+  version: string | null;
+  summary: string;
+  where: Scope | null;
+  source: 'installed' | 'popular' | 'index';
+}
+
+export interface ISearch {
+  query: string;
+  results: IFound[];
+  /** What became of asking the index for just this name. */
+  index: 'found' | 'not-found' | 'unreachable' | 'skipped';
+}
+
+export interface IVersion {
+  version: string;
+  /** Whether this Python and the hub's rules take it; `null` where nobody knows. */
+  fits: boolean | null;
+  wheel: boolean | null;
+  prerelease: boolean;
+  yanked: boolean;
+  size: number | null;
+  uploaded: string | null;
+}
+
+export interface IProject {
+  name: string;
+  summary: string;
+  url: string | null;
+  newest: string | null;
+  requires_python: string | null;
+  installed: { overlay: string | null; base: string | null; user_site: string | null };
+  /** Newest first. */
+  versions: IVersion[];
+}
+
+export interface IUpdates {
+  updates: { name: string; version: string; newest: string }[];
+  checked: string | null;
+  unreachable: boolean;
+}
+
+export interface ICleanupItem {
+  what: string;
+  name: string;
+  bytes: number;
+  /** Bytes that are free once nothing is kept for undoing. */
+  later: number;
+  /** What keeps it from being deleted now. */
+  why: string;
+}
+
+export interface ICleanup {
+  /** Seconds since 1970; `null` where nothing was measured. */
+  measured: number | null;
+  items: ICleanupItem[];
+}
+
+export interface ILeftOut {
+  requirement: string;
+  reason: string;
+  hint: string;
+}
+
+/** What a file asks for. */
+export interface IGiven {
+  requirements: string[];
+  left_out: ILeftOut[];
+  /** Names of groups and extras that can be asked for as well. */
+  groups: string[];
 }
 
 export interface IStatus {
@@ -107,6 +198,9 @@ export interface IJobRequest extends IPlanRequest {
   action: string;
   revision?: number;
   force?: boolean;
+  expect?: object;
+  what?: string[];
+  dry_run?: boolean;
 }
 
 /** What follows a job until it ends. */
@@ -122,6 +216,12 @@ export interface IServer {
   status(): Promise<IStatus>;
   packages(scope: Scope): Promise<IPackage[]>;
   revisions(): Promise<IRevision[]>;
+  search(query: string): Promise<ISearch>;
+  project(name: string): Promise<IProject>;
+  updates(): Promise<IUpdates>;
+  cleanup(): Promise<ICleanup>;
+  /** Read a file of requirements; the server knows the formats. */
+  read(name: string, text: string, groups: string[]): Promise<IGiven>;
   plan(request: IPlanRequest): Promise<IPlan>;
   start(request: IJobRequest): Promise<IJob>;
   job(id: string): Promise<IJob>;
@@ -135,4 +235,14 @@ export class ServerError extends Error {
   constructor(readonly notice: INotice) {
     super(notice.message);
   }
+}
+
+/** Whether a server has nothing of this kind: the page may be newer than it. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof ServerError && error.notice.code === 'not-found';
+}
+
+/** What is said of an error. */
+export function told(error: unknown): INotice {
+  return error instanceof ServerError ? error.notice : { code: 'internal', message: String(error), hint: '' };
 }

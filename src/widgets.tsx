@@ -41,6 +41,12 @@ export class PackagesPanel extends ReactWidget {
   protected onAfterShow(message: Message): void {
     super.onAfterShow(message);
     void this.model.refresh();
+    this.model.watch(true);
+  }
+
+  protected onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this.model.watch(false);
   }
 }
 

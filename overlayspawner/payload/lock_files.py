@@ -38,6 +38,7 @@ def pylock(source: Source, data: dict[str, Any]) -> None:
 def uv_lock(source: Source, lock: UvLock, groups: list[str]) -> None:
     """Take the versions of a lock; the project itself is a matter of its own."""
     known = lock.groups()
+    source.groups = sorted(known)
     for group in groups:
         if group not in known:
             raise OverlayError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -53,6 +54,8 @@ class Source:
         Lines that restrict versions without asking for anything.
     hashes:
         ``name==version --hash=sha256:…``: which files the file's author had.
+    groups:
+        Dependency groups and extras that can be named.
     """
 
     title: str
@@ -62,6 +65,7 @@ class Source:
     explicit: bool = False
     constraints: list[str] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     _more: int = 0
 
     def leave_out(self, requirement: str, reason: str, hint: str = "") -> None:
@@ -107,19 +111,32 @@ def read_file(path: str, groups: list[str], home: str) -> Source:
     OverlayError
         ``bad-request`` when it can't be read or understood, ``not-available`` without a reader of TOML.
     """
-    name = os.path.basename(path)
     source = Source(f"the file {path}", explicit=True)
-    if name.endswith((".yml", ".yaml")):
-        _conda_yaml(source, _text(path))
-    elif name.startswith("pylock.") and name.endswith(".toml"):
-        lock_files.pylock(source, _toml(path))
-    elif name == "uv.lock":
-        lock_files.uv_lock(source, UvLock(_toml(path), path), groups)
-    elif name.endswith(".toml"):
-        _pyproject(source, _toml(path), groups)
-    else:
+    if not read_document(source, path, _text(path), groups):
         _requirements(source, path, home, 0, set())
     return source
+
+
+def read_document(source: Source, path: str, text: str, groups: list[str]) -> bool:
+    """Read a text by what its name says it is; return whether it is anything but pip's format.
+
+    Raises
+    ------
+    OverlayError
+        As :func:`read_file`.
+    """
+    name = os.path.basename(path)
+    if name.endswith((".yml", ".yaml")):
+        _conda_yaml(source, text)
+    elif name.startswith("pylock.") and name.endswith(".toml"):
+        lock_files.pylock(source, _parsed(path, text))
+    elif name == "uv.lock":
+        lock_files.uv_lock(source, UvLock(_parsed(path, text), path), groups)
+    elif name.endswith(".toml"):
+        _pyproject(source, _parsed(path, text), groups)
+    else:
+        return False
+    return True
 
 
 def _text(path: str) -> str:
@@ -135,9 +152,9 @@ def _text(path: str) -> str:
     return raw.decode("utf-8-sig", "replace")
 
 
-def _logical_lines(path: str) -> list[str]:
-    """Return the lines of a file in pip's format that say something, continued ones joined."""
-    text = re.sub(r"\\\r?\n", " ", _text(path))
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text in pip's format that say something, continued ones joined."""
+    text = re.sub(r"\\\r?\n", " ", text)
     return [line for raw in text.splitlines() if (line := re.sub(r"(^|\s+)#.*$", "", raw).strip())]
 
 
@@ -146,7 +163,7 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
     if os.path.realpath(path) in seen:
         return
     seen.add(os.path.realpath(path))
-    for line in _logical_lines(path):
+    for line in lines_of(_text(path)):
         included = re.match(r"^(?:-r|--requirement)[ =]*(.+)$", line)
         limiting = re.match(r"^(?:-c|--constraint)[ =]*(.+)$", line)
         editable = re.match(r"^(?:-e|--editable)[ =]+(.+)$", line)
@@ -177,28 +194,38 @@ def _requirements(source: Source, path: str, home: str, depth: int, seen: set[st
             else:
                 # a repository: credentials in its URL are refused like everyone's
                 source.want(where)
-        elif line.startswith("-"):
-            source.leave_out(
-                line, "It is an option of pip, no requirement.", "Options come from the administrator."
-            )
         else:
             if line.startswith(("./", "../")):
                 # relative to the file, as what is used from where it lies
                 line = os.path.normpath(os.path.join(os.path.dirname(path), line))
-            # hashes belong to one file of one version: they are no part of what is asked for
-            bare = re.sub(r"\s+--(?:hash|config-settings|global-option)[= ]\S+", "", line)
-            if "://" not in bare:
-                # in URLs the installers do it, so that no credentials get into files
-                bare = _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), bare)
-            pinned = _PINNED.match(bare)
-            if " --hash" in line and pinned is None and " @ " not in bare and "://" not in bare:
-                source.leave_out(
-                    bare, "A hash belongs to one version, which is not named.", "Write name==version."
-                )
-                continue
-            source.want(bare)
-            if pinned:
-                source.hash(pinned[1], pinned[2], re.findall(r"--hash[= ]sha256:(\S+)", line))
+            read_line(source, line, os.environ)
+
+
+def read_line(source: Source, line: str, environ: Mapping[str, str]) -> None:
+    """Read a line of pip's format that names no other file.
+
+    Parameters
+    ----------
+    environ:
+        The variables that it may mention.
+    """
+    if line.startswith("-"):
+        source.leave_out(
+            line, "It is an option of pip, no requirement.", "Options come from the administrator."
+        )
+        return
+    # hashes belong to one file of one version: they are no part of what is asked for
+    bare = re.sub(r"\s+--(?:hash|config-settings|global-option)[= ]\S+", "", line)
+    if "://" not in bare:
+        # in URLs the installers do it, so that no credentials get into files
+        bare = _VARIABLE.sub(lambda match: environ.get(match[1], match[0]), bare)
+    pinned = _PINNED.match(bare)
+    if " --hash" in line and pinned is None and " @ " not in bare and "://" not in bare:
+        source.leave_out(bare, "A hash belongs to one version, which is not named.", "Write name==version.")
+        return
+    source.want(bare)
+    if pinned:
+        source.hash(pinned[1], pinned[2], re.findall(r"--hash[= ]sha256:(\S+)", line))
 
 
 def read_constraints(path: str, depth: int = 0) -> list[str]:
@@ -215,7 +242,7 @@ def read_constraints(path: str, depth: int = 0) -> list[str]:
         ``bad-request`` when it can't be read, ``bad-requirement`` for a line that is no requirement.
     """
     out = []
-    for line in _logical_lines(path):
+    for line in lines_of(_text(path)):
         more = re.match(r"^(?:-[cr]|--constraint|--requirement)[ =]*(.+)$", line)
         if more and depth >= MAX_DEPTH:
             raise OverlayError("bad-request", f"{path}: too many files include one another.")
@@ -236,7 +263,10 @@ def project_name(folder: str) -> str:
 
 
 def _toml(path: str) -> dict[str, Any]:
-    text = _text(path)
+    return _parsed(path, _text(path))
+
+
+def _parsed(path: str, text: str) -> dict[str, Any]:
     reader = _toml_reader()
     if reader is None:
         raise OverlayError("not-available", "This image's Python can't read TOML files.")
@@ -261,13 +291,14 @@ def _pyproject(source: Source, data: dict[str, Any], groups: list[str]) -> None:
     project = table(data, "project")
     known = _groups(data)
     extras = {normalise(k): v for k, v in table(project, "optional-dependencies").items()}
+    source.groups = sorted({*known, *extras})
     for line in strings(project.get("dependencies")):
         source.want(line)
     if "dependencies" in strings(project.get("dynamic")):
         source.leave_out("dependencies", "The project works them out when it is built.")
     for group in groups:
         if group not in known and group not in extras:
-            names = ", ".join(sorted({*known, *extras})) or "none"
+            names = ", ".join(source.groups) or "none"
             raise OverlayError("bad-request", f"There is no group {group!r}; there is {names}.")
         for line in [*_group(known, group, ()), *strings(extras.get(group))]:
             source.want(line)

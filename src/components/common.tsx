@@ -31,14 +31,45 @@ export function useModel(model: PackagesModel): void {
   }, [model]);
 }
 
+/**
+ * Give the focus back to where it was before something was shown, when that goes and had it.
+ *
+ * @param box - what is shown
+ */
+export function useFocusBack(box: React.RefObject<HTMLElement>): void {
+  React.useLayoutEffect(() => {
+    const before = document.activeElement instanceof HTMLElement ? document.activeElement : null;
+    const panel = box.current?.closest<HTMLElement>('.ovl-Panel-content');
+    const inside = box.current;
+    return () => {
+      // it is asked after the page has changed: what had the focus may be gone, or not be usable
+      const had = inside?.contains(document.activeElement);
+      window.setTimeout(() => {
+        const nowhere = !document.activeElement || document.activeElement === document.body;
+        if (!had || !nowhere) {
+          return;
+        }
+        if (before?.isConnected && before !== document.body) {
+          before.focus();
+        }
+        if (document.activeElement !== before) {
+          panel?.querySelector<HTMLElement>('textarea')?.focus();
+        }
+      });
+    };
+  }, []);
+}
+
 interface IButtonProps {
   label: string;
   /** What it is said to be where the label alone is not enough. */
   title?: string;
   onClick: () => void;
-  kind?: 'accept' | 'warn';
+  kind?: 'accept' | 'warn' | 'quiet';
   disabled?: boolean;
   tabIndex?: number;
+  /** Shown instead of the label. */
+  icon?: JSX.Element;
 }
 
 export function Button(props: IButtonProps): JSX.Element {
@@ -48,12 +79,12 @@ export function Button(props: IButtonProps): JSX.Element {
       type="button"
       className={`ovl-Button${kind}`}
       title={props.title}
-      aria-label={props.title}
+      aria-label={props.title ?? (props.icon && props.label)}
       disabled={props.disabled}
       tabIndex={props.tabIndex}
       onClick={props.onClick}
     >
-      {props.label}
+      {props.icon ?? props.label}
     </button>
   );
 }

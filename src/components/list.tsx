@@ -6,7 +6,7 @@ import * as React from 'react';
 
 import { amount, matches } from '../text';
 import { IPackage, Scope } from '../types';
-import { Button, IPartProps, ITexts, useModel } from './common';
+import { Button, IPartProps, ITexts, Notice, useModel } from './common';
 
 /** Pixels of a row; the style sheet's `.ovl-Row` has the same. */
 export const ROW = 44;
@@ -20,10 +20,23 @@ export function visible(top: number, height: number, count: number): { first: nu
   return { first, last: Math.min(count, Math.ceil((top + height) / ROW) + MARGIN) };
 }
 
+/** What can be shown: where the packages are, and of the overlay's whose they are. */
+type Shown = Scope | 'administrator';
+
 export function List({ model, trans }: IPartProps): JSX.Element {
   useModel(model);
-  const all = model.packages;
+  const [others, setOthers] = React.useState(false);
+  const found = model.packages;
+  const managed = model.scope === 'overlay' && (found ?? []).some(item => item.administrator);
+  const all = React.useMemo(
+    () => (managed ? found!.filter(item => Boolean(item.administrator) === others) : found),
+    [found, managed, others]
+  );
   const filter = model.filter;
+  const show = (what: Shown): void => {
+    setOthers(what === 'administrator');
+    void model.show(what === 'administrator' ? 'overlay' : what);
+  };
   const shown = React.useMemo(() => (all ?? []).filter(item => matches(item, filter)), [all, filter]);
   return (
     <>
@@ -31,10 +44,11 @@ export function List({ model, trans }: IPartProps): JSX.Element {
         <select
           className="ovl-Input"
           aria-label={trans.__('Which packages')}
-          value={model.scope}
-          onChange={event => void model.show(event.target.value as Scope)}
+          value={managed && others ? 'administrator' : model.scope}
+          onChange={event => show(event.target.value as Shown)}
         >
           <option value="overlay">{trans.__('Yours')}</option>
+          {(managed || others) && <option value="administrator">{trans.__('Your administrator’s')}</option>}
           <option value="base">{trans.__('The image’s')}</option>
           <option value="user-site">{trans.__('In ~/.local')}</option>
         </select>
@@ -47,11 +61,55 @@ export function List({ model, trans }: IPartProps): JSX.Element {
           onChange={event => model.setFilter(event.target.value)}
         />
       </div>
+      {model.scope === 'overlay' && all !== null && all.length > 0 && <Check {...{ model, trans }} />}
       {all === null ? (
         <p role="status">{model.error ? '' : trans.__('Loading…')}</p>
       ) : (
         <Rows key={model.scope} {...{ model, trans }} packages={shown} some={all.length > 0} />
       )}
+    </>
+  );
+}
+
+/** Looks for newer versions when somebody asks for it, and offers them all. */
+function Check({ model, trans }: IPartProps): JSX.Element | null {
+  const { newest, busy, unreachable, error, missing } = model.updates;
+  if (missing) {
+    return null;
+  }
+  const names = [...(newest?.keys() ?? [])];
+  let said = '';
+  if (busy) {
+    said = trans.__('Asking the index…');
+  } else if (unreachable) {
+    said = trans.__('The package index can’t be reached.');
+  } else if (newest) {
+    said = names.length
+      ? trans._n('%1 update', '%1 updates', names.length, names.length)
+      : trans.__('All are up to date.');
+  }
+  const disabled = busy || model.busy || model.proposal !== null;
+  return (
+    <>
+      <div className="ovl-Check">
+        {names.length > 0 ? (
+          <Button
+            label={trans.__('Upgrade all…')}
+            disabled={disabled}
+            onClick={() => void model.propose({ upgrade: names })}
+          />
+        ) : (
+          <Button
+            label={trans.__('Check for updates')}
+            disabled={disabled}
+            onClick={() => void model.updates.check()}
+          />
+        )}
+        <span className="ovl-Row-marks" role="status">
+          {said}
+        </span>
+      </div>
+      {error && <Notice notice={error} role="alert" />}
     </>
   );
 }
@@ -114,7 +172,7 @@ function Rows(props: IPartProps & { packages: IPackage[]; some: boolean }): JSX.
     if (event.key in to) {
       event.preventDefault();
       go(to[event.key]);
-    } else if (event.key === 'Delete' && packages[current]?.where === 'overlay' && !model.busy) {
+    } else if (event.key === 'Delete' && removable(packages[current]) && !model.busy) {
       void model.propose({ uninstall: [packages[current].name] });
     }
   };
@@ -154,14 +212,22 @@ interface IRowProps extends IPartProps {
   onFocus: () => void;
 }
 
+/** Whether it is the user's to remove. */
+function removable(item: IPackage | undefined): boolean {
+  return item?.where === 'overlay' && !item.administrator;
+}
+
 function Row({ model, trans, item, index, count, focusable, onFocus }: IRowProps): JSX.Element {
+  const newer = item.where === 'overlay' ? model.updates.newest?.get(item.name) : undefined;
+  const disabled = model.busy || model.proposal !== null;
+  const said = [...(newer ? [trans.__('%1 is available', newer)] : []), ...marks(item, trans)];
   return (
     <div
       className="ovl-Row"
       role="listitem"
       aria-setsize={count}
       aria-posinset={index + 1}
-      aria-label={[item.name, item.version, ...marks(item, trans)].join(', ')}
+      aria-label={[item.name, item.version, ...said].join(', ')}
       data-index={index}
       data-name={item.name}
       tabIndex={focusable ? 0 : -1}
@@ -174,18 +240,38 @@ function Row({ model, trans, item, index, count, focusable, onFocus }: IRowProps
           <span className={`ovl-Row-name${item.requested ? ' ovl-mod-requested' : ''}`}>{item.name}</span>{' '}
           <span className="ovl-Row-version">{item.version}</span>
         </div>
-        <div className="ovl-Row-marks">{marks(item, trans).join(' · ')}</div>
+        <div className="ovl-Row-marks">{said.join(' · ')}</div>
       </div>
-      {item.where === 'overlay' && (
+      {newer && (
+        <Button
+          label={trans.__('Upgrade…')}
+          title={trans.__('Upgrade %1 to %2', item.name, newer)}
+          tabIndex={focusable ? 0 : -1}
+          {...{ disabled }}
+          onClick={() => void model.propose({ upgrade: [item.name] })}
+        />
+      )}
+      {removable(item) && (
         <Button
           label={trans.__('Remove')}
           title={trans.__('Remove %1', item.name)}
-          disabled={model.busy || model.proposal !== null}
+          kind="quiet"
+          icon={<Bin />}
           tabIndex={focusable ? 0 : -1}
+          {...{ disabled }}
           onClick={() => void model.propose({ uninstall: [item.name] })}
         />
       )}
     </div>
+  );
+}
+
+/** A waste bin. */
+function Bin(): JSX.Element {
+  return (
+    <svg width="16" height="16" viewBox="0 0 16 16" fill="none" stroke="currentColor" aria-hidden="true">
+      <path d="M2.5 4.5h11M6 4V2.5h4V4M4 4.5l.6 9h6.8l.6-9M6.6 7v4.5M9.4 7v4.5" />
+    </svg>
   );
 }
 

@@ -5,27 +5,35 @@
 import * as React from 'react';
 
 import { amount } from '../text';
+import { Cleanup } from './cleanup';
 import { Button, IPartProps, useModel } from './common';
+import { DropZone, FromFile } from './drop';
 import { History } from './history';
-import { Install, Proposal } from './install';
 import { List } from './list';
 import { Notices } from './notices';
 import { Progress } from './progress';
+import { Proposal } from './proposal';
+import { Install } from './search';
+
+type Tab = 'packages' | 'history' | 'space';
 
 export function Panel({ model, trans }: IPartProps): JSX.Element {
   useModel(model);
-  const [tab, setTab] = React.useState<'packages' | 'history'>('packages');
-  const tabs = { packages: trans.__('Packages'), history: trans.__('History') };
-  const names = Object.keys(tabs) as (keyof typeof tabs)[];
+  const [tab, setTab] = React.useState<Tab>('packages');
+  const tabs = { packages: trans.__('Packages'), history: trans.__('History'), space: trans.__('Clean up') };
+  const parts = { packages: List, history: History, space: Cleanup };
+  const Part = parts[tab];
+  const names = Object.keys(tabs) as Tab[];
   const bar = React.useRef<HTMLDivElement>(null);
   return (
-    <div className="ovl-Panel-content">
+    <DropZone {...{ model, trans }}>
       <header className="ovl-Header">
         <h2>{trans.__('Packages')}</h2>
         <Button label={trans.__('Refresh')} onClick={() => void model.refresh()} />
       </header>
       <Notices {...{ model, trans }} />
       <Install {...{ model, trans }} />
+      <FromFile {...{ model, trans }} />
       <Proposal {...{ model, trans }} />
       <Progress {...{ model, trans }} />
       <div
@@ -35,8 +43,10 @@ export function Panel({ model, trans }: IPartProps): JSX.Element {
         ref={bar}
         onKeyDown={event => {
           if (event.key === 'ArrowLeft' || event.key === 'ArrowRight') {
-            setTab(names[1 - names.indexOf(tab)]);
-            bar.current?.querySelector<HTMLElement>('[aria-selected="false"]')?.focus();
+            const step = event.key === 'ArrowLeft' ? names.length - 1 : 1;
+            const next = names[(names.indexOf(tab) + step) % names.length];
+            setTab(next);
+            bar.current?.querySelector<HTMLElement>(`#ovl-tab-${next}`)?.focus();
           }
         }}
       >
@@ -56,10 +66,10 @@ export function Panel({ model, trans }: IPartProps): JSX.Element {
         ))}
       </div>
       <div className="ovl-Tabpanel" id="ovl-tabpanel" role="tabpanel" aria-labelledby={`ovl-tab-${tab}`}>
-        {tab === 'packages' ? <List {...{ model, trans }} /> : <History {...{ model, trans }} />}
+        <Part {...{ model, trans }} />
       </div>
       <Sizes {...{ model, trans }} />
-    </div>
+    </DropZone>
   );
 }
 

@@ -2,7 +2,22 @@
  * A server that answers what a test wants. Pages are tested with the real one, in tests/ui.
  */
 
-import { IFollower, IJob, IJobRequest, IPackage, IPlan, IServer, Scope, ServerError } from '../types';
+import {
+  ICleanup,
+  IFollower,
+  IGiven,
+  IJob,
+  IJobRequest,
+  IPackage,
+  IPlan,
+  IPlanRequest,
+  IProject,
+  ISearch,
+  IServer,
+  IUpdates,
+  Scope,
+  ServerError
+} from '../types';
 
 export const PLAN: IPlan = {
   new: [{ name: 'demo', version: '1.0', size: 1000 }],
@@ -45,6 +60,14 @@ export class FakeServer implements IServer {
   refuse: ServerError | null = null;
   knowsForce = true;
   current: IJob | null = null;
+  plans: IPlanRequest[] = [];
+  searched: string[] = [];
+  texts: string[] = [];
+  found: ISearch | null = null;
+  versions: IProject | null = null;
+  newer: IUpdates | null = null;
+  space: ICleanup | null = null;
+  given: IGiven | null = null;
 
   async status(): Promise<any> {
     const sizes = { overlay: 5, free: 10 };
@@ -61,7 +84,39 @@ export class FakeServer implements IServer {
     return [];
   }
 
-  async plan(): Promise<IPlan> {
+  async search(query: string): Promise<ISearch> {
+    this.searched.push(query);
+    return this.answer(this.found);
+  }
+
+  async project(): Promise<IProject> {
+    return this.answer(this.versions);
+  }
+
+  async updates(): Promise<IUpdates> {
+    return this.answer(this.newer);
+  }
+
+  async cleanup(): Promise<ICleanup> {
+    return this.answer(this.space);
+  }
+
+  async read(_name: string, text: string, groups: string[]): Promise<IGiven> {
+    this.texts.push(text);
+    const given = this.answer(this.given);
+    return { ...given, requirements: [...given.requirements, ...groups] };
+  }
+
+  /** What a test has put there; a server that is older than the page has nothing. */
+  private answer<T>(there: T | null): T {
+    if (there === null) {
+      throw new ServerError({ code: 'not-found', message: 'There is no such thing.', hint: '' });
+    }
+    return there;
+  }
+
+  async plan(request: IPlanRequest): Promise<IPlan> {
+    this.plans.push(request);
     if (this.refuse) {
       throw this.refuse;
     }

@@ -72,6 +72,22 @@ def plan(body: Mapping[str, Any]) -> dict[str, list[str]]:
     return request
 
 
+def given(body: Mapping[str, Any]) -> tuple[str, str, list[str]]:
+    """Return a file that a request sends: its name, its text, and the groups that are wanted.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request``.
+    """
+    for field in sorted(set(body) - {"name", "text", "groups"}):
+        raise OverlayError("bad-request", f"There is no field {shown(field)} in a request to read a file.")
+    name, text = _text(body, "name").replace("\\", "/").rpartition("/")[2], body.get("text")
+    if not name or not isinstance(text, str):
+        raise OverlayError("bad-request", "Send the file's name as 'name', and as 'text' what is in it.")
+    return name, text, _texts(body, "groups")
+
+
 def mode(body: Mapping[str, Any]) -> str:
     """Return the mode that a request asks for the next start.
 

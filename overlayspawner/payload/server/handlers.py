@@ -117,6 +117,18 @@ class PlanHandler(OverlayHandler):
             cancel.set()
 
 
+class GivenHandler(OverlayHandler):
+    """``given``: what a file asks for."""
+
+    @web.authenticated
+    @authorized("read")  # nothing of it is kept
+    async def post(self) -> None:
+        """Read a file of which the request holds the text."""
+        self.only_arguments()
+        body = self.json_body()
+        self.reply(await self.off_loop(lambda: self.service.given(body)))
+
+
 class JobsHandler(OverlayHandler):
     """``jobs``: the long-running actions."""
 
@@ -209,6 +221,7 @@ ROUTES: list[tuple[str, type[OverlayHandler]]] = [
     ("cleanup", CleanupHandler),
     ("next-start", NextStartHandler),
     ("plan", PlanHandler),
+    ("given", GivenHandler),
     ("jobs", JobsHandler),
     ("jobs/([0-9a-f]{1,64})", JobHandler),
     ("jobs/([0-9a-f]{1,64})/events", JobEventsHandler),

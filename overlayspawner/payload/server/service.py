@@ -98,6 +98,18 @@ class Service:
         """Return what could be freed, as it was measured last."""
         return sizes.last(self.context.for_changes())
 
+    def given(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return what a file asks for, of which a request sends the text. Keeps nothing of it.
+
+        Raises
+        ------
+        OverlayError
+            ``bad-request``, ``not-available``.
+        """
+        from overlayspawner.payload import sent
+
+        return sent.read(*body.given(request))
+
     async def off_loop(self, work: Callable[[], T]) -> T:
         """Run something that reads the user's storage in a thread of its own.
 
