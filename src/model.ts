@@ -209,7 +209,7 @@ export class PackagesModel {
     if (await this.start(request, isAgainst(proposal))) {
       this._asked = { id: this.job!.id, request: proposal.request };
       this.proposal = null;
-      this._changed.emit();
+      this.given.close();
     }
   }
 

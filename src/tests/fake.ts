@@ -12,8 +12,10 @@ import {
   IPlan,
   IPlanRequest,
   IProject,
+  IRevision,
   ISearch,
   IServer,
+  IStatus,
   IUpdates,
   Scope,
   ServerError
@@ -60,6 +62,8 @@ export class FakeServer implements IServer {
   refuse: ServerError | null = null;
   knowsForce = true;
   current: IJob | null = null;
+  history: IRevision[] = [];
+  undoable: IStatus['undoable'] = null;
   plans: IPlanRequest[] = [];
   searched: string[] = [];
   texts: string[] = [];
@@ -72,7 +76,8 @@ export class FakeServer implements IServer {
   async status(): Promise<any> {
     const sizes = { overlay: 5, free: 10 };
     const base = { python: '3.12', changed: false };
-    return { overlay: 'default', mode: 'normal', notices: [], sizes, base, job: this.current };
+    const undoable = this.undoable;
+    return { overlay: 'default', mode: 'normal', notices: [], sizes, base, undoable, job: this.current };
   }
 
   async packages(scope: Scope): Promise<IPackage[]> {
@@ -80,8 +85,8 @@ export class FakeServer implements IServer {
     return this.lists[scope] ?? [];
   }
 
-  async revisions(): Promise<[]> {
-    return [];
+  async revisions(): Promise<IRevision[]> {
+    return this.history;
   }
 
   async search(query: string): Promise<ISearch> {

@@ -1,4 +1,4 @@
-import { amount, matches, requirements } from '../text';
+import { amount, link, matches, query, requirements } from '../text';
 
 describe('requirements', () => {
   it.each([
@@ -25,4 +25,19 @@ test('every word of a filter has to fit', () => {
   expect(matches(item, 'LEARN machine')).toBe(true);
   expect(matches(item, 'learn biology')).toBe(false);
   expect(matches(item, '')).toBe(true);
+});
+
+test('what is searched for while it is typed', () => {
+  expect(['numpy', ' numpy >= 1', 'machine learning', 'demo[extra]'].map(query)).toEqual([
+    'numpy',
+    'numpy',
+    'machine learning',
+    'demo'
+  ]);
+  expect(['a\nb', 'a, b', 'a @ b', './a', '%pip install a', 'x'.repeat(101)].map(query).join('')).toBe('');
+});
+
+test('only links to pages are links', () => {
+  expect(link('https://example.org/a?b')).toBe('https://example.org/a?b');
+  expect([link('javascript:alert(1)'), link('https://a b'), link(null)]).toEqual([null, null, null]);
 });

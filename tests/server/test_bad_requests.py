@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from tests.server.conftest import TOKEN, RunningServer
+from tests.server.test_openapi import fits
 
 Body = Any
 
@@ -131,6 +132,33 @@ def test_a_bad_job(server: RunningServer, body: Body, status: int, code: str) ->
 def test_a_bad_mode(server: RunningServer, body: Body) -> None:
     refused(server.post("overlay/v1/next-start", json=body), 400, "bad-request")
     assert server.overlay("status")["next_start"] == "normal"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": "requirements.txt"},
+        {"name": "a/", "text": ""},
+        {"name": "a\nb", "text": ""},
+        {"name": "requirements.txt", "text": ["tinyleaf"]},
+        {"name": "requirements.txt", "text": "", "groups": "test"},
+        {"name": "requirements.txt", "text": "", "path": "/etc/passwd"},
+        {"name": "pyproject.toml", "text": "[["},
+        {"name": "pyproject.toml", "text": "", "groups": ["test"]},
+    ],
+)
+def test_a_bad_file(server: RunningServer, body: Body) -> None:
+    refused(server.post("overlay/v1/given", json=body), 400, "bad-request")
+
+
+def test_a_file(server: RunningServer) -> None:
+    body = {"name": "C:\\work\\requirements.txt", "text": f"tinyleaf<2\n-r {__file__}\n", "groups": []}
+    answer = server.post("overlay/v1/given", json=body)
+    assert answer.ok, answer.text
+    fits(answer.json(), "/given", "post")
+    assert answer.json()["requirements"] == ["tinyleaf<2"]
+    assert [item["requirement"] for item in answer.json()["left_out"]] == [f"-r {__file__}"]
 
 
 @pytest.mark.parametrize("body", [row[1] for row in BAD_BODIES], ids=[row[0] for row in BAD_BODIES])

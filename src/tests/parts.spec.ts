@@ -1,0 +1,270 @@
+import { MAX_FILE } from '../given';
+import { isAgainst, PackagesModel } from '../model';
+import { IFound, ServerError } from '../types';
+import { FakeServer, item, job, PLAN, settle } from './fake';
+
+let server: FakeServer;
+let model: PackagesModel;
+
+const texts = { large: 'large', unknown: 'unknown' };
+
+const found = (name: string): IFound => ({ name, version: '1.0', summary: '', where: null, source: 'popular' });
+
+function file(name: string, text: string, size?: number): File {
+  const made = new File([text], name);
+  return size ? Object.defineProperty(made, 'size', { value: size }) : made;
+}
+
+/** Let a file be read: jsdom does that in a task of its own. */
+const read = (): Promise<void> => new Promise(resolve => setTimeout(resolve, 20));
+
+beforeEach(() => {
+  server = new FakeServer();
+  model = new PackagesModel(server);
+});
+
+afterEach(() => {
+  jest.useRealTimers();
+  model.dispose();
+});
+
+describe('search', () => {
+  beforeEach(() => jest.useFakeTimers());
+
+  async function pause(): Promise<void> {
+    jest.advanceTimersByTime(1000);
+    await settle();
+  }
+
+  test('waits until somebody stops typing', async () => {
+    server.found = { query: 'num', results: [found('numpy')], index: 'skipped' };
+    'numpy<2'.split('').forEach((_, n, all) => model.search.type(all.slice(0, n + 1).join('')));
+    expect(server.searched).toEqual([]);
+    await pause();
+    expect(server.searched).toEqual(['numpy']);
+    expect(model.search.found!.results).toHaveLength(1);
+    model.search.type('');
+    expect(model.search.found).toBeNull();
+  });
+
+  test('asks for nothing that is a list, a file or a letter', async () => {
+    server.found = { query: '', results: [], index: 'skipped' };
+    for (const text of ['a', 'a\nb', 'a,b', 'demo @ https://example.org/x.whl', './demo', 'pip install demo']) {
+      model.search.type(text);
+      await pause();
+    }
+    expect(server.searched).toEqual([]);
+  });
+
+  test('an answer that comes too late is not shown', async () => {
+    const answers: ((index: 'found' | 'not-found') => void)[] = [];
+    server.search = query =>
+      new Promise(resolve => answers.push(index => resolve({ query, results: [], index })));
+    model.search.type('first');
+    await pause();
+    model.search.type('second');
+    await pause();
+    answers[1]('not-found');
+    await settle();
+    answers[0]('found');
+    await settle();
+    expect(model.search.found).toEqual({ query: 'second', results: [], index: 'not-found' });
+  });
+
+  test('a server without search is not asked again', async () => {
+    model.search.type('demo');
+    await pause();
+    model.search.type('demos');
+    await pause();
+    expect(server.searched).toEqual(['demo']);
+    expect([model.search.error, model.search.busy]).toEqual([null, false]);
+  });
+
+  test('versions are asked for once, and again when that failed', async () => {
+    let asked = 0;
+    server.project = async () => {
+      asked += 1;
+      if (asked === 1) {
+        throw new ServerError({ code: 'index-unreachable', message: 'No.', hint: '' });
+      }
+      return { versions: [] } as any;
+    };
+    for (let turn = 0; turn < 3; turn++) {
+      await model.search.toggle('demo');
+      await model.search.toggle('demo');
+    }
+    expect(asked).toBe(2);
+  });
+});
+
+describe('a plan that has changed', () => {
+  const expect_ = { new: { demo: '1.0' } };
+  const other = { ...PLAN, new: [{ name: 'demo', version: '2.0' }], expect: { new: { demo: '2.0' } } };
+  const failed = (code: string, more = {}): any =>
+    job('failed', { error: { code, message: '', hint: '' }, ...more });
+
+  beforeEach(async () => {
+    server.planned = { ...PLAN, expect: expect_ };
+    await model.propose({ install: ['demo'] });
+    await model.accept();
+  });
+
+  test('what was agreed to is sent along', () => {
+    expect(server.started).toEqual([{ action: 'install', install: ['demo'], expect: expect_ }]);
+  });
+
+  test.each(['plan-changed', 'would-break'])('%s: it is asked again, with what it is now', async code => {
+    server.follower!.onState(failed(code, { plan: other }));
+    expect(model.job).toBeNull();
+    expect(model.proposal).toEqual({ request: { install: ['demo'] }, plan: other, changed: true });
+    await model.accept();
+    expect(server.started[1]).toEqual({ action: 'install', install: ['demo'], expect: other.expect });
+  });
+
+  test('nobody is asked after another error, nor about what they did not ask for', async () => {
+    server.follower!.onState(failed('index-unreachable', { plan: other }));
+    expect([model.proposal, model.job!.state]).toEqual([null, 'failed']);
+    server.current = job('running', { id: 'b2' });
+    await model.refresh();
+    server.follower!.onState(failed('plan-changed', { id: 'b2', plan: other }));
+    expect(model.proposal).toBeNull();
+  });
+});
+
+test('what was agreed to before is not asked again', async () => {
+  const breaks = [{ name: 'other', version: '1' }];
+  const force = { choice: 'force', message: '' };
+  for (const [choices, against] of [
+    [[], false],
+    [[force], true]
+  ] as const) {
+    const plan = { ...PLAN, breaks, choices: [...choices] };
+    expect(isAgainst({ request: { install: ['demo'] }, plan })).toBe(against);
+    expect(isAgainst({ request: { uninstall: ['demo'] }, plan })).toBe(false);
+  }
+});
+
+describe('a file', () => {
+  test('without anything to decide is planned at once', async () => {
+    server.given = { requirements: ['demo', 'other>=2'], left_out: [], groups: [] };
+    expect(await model.given.take(file('requirements.txt', 'demo\nother>=2'), texts)).toEqual([
+      'demo',
+      'other>=2'
+    ]);
+    expect(server.texts).toEqual(['demo\nother>=2']);
+    expect(model.given.found).toBeNull();
+  });
+
+  test('with groups is shown first', async () => {
+    server.given = { requirements: ['demo'], left_out: [], groups: ['test'] };
+    expect(await model.given.take(file('pyproject.toml', '[project]'), texts)).toBeNull();
+    await model.given.choose('test', true);
+    expect(model.given.found!.requirements).toEqual(['demo', 'test']);
+    await model.given.choose('test', false);
+    expect(model.given.found!.requirements).toEqual(['demo']);
+  });
+
+  test('that is too large is not read', async () => {
+    await model.given.take(file('requirements.txt', '', MAX_FILE + 1), texts);
+    expect(model.given.error!.message).toBe('large');
+    expect(server.texts).toEqual([]);
+  });
+
+  test('of requirements is understood by the page where the server reads none', async () => {
+    const text = 'demo # mine\n-r other.txt\n./here\n';
+    await model.given.take(file('requirements.txt', text), texts);
+    expect(model.given.found!.requirements).toEqual(['demo']);
+    expect(model.given.found!.left_out.map(item => item.requirement)).toEqual(['-r other.txt', './here']);
+    await model.given.take(file('uv.lock', ''), texts);
+    expect(model.given.error!.message).toBe('unknown');
+    await read();
+  });
+});
+
+describe('updates', () => {
+  test('are those that are still there after a change', async () => {
+    server.lists.overlay = [item('a'), item('b'), item('c')];
+    const update = (name: string): any => ({ name, version: '1.0', newest: '2.0' });
+    server.newer = { updates: ['a', 'b', 'c'].map(update), checked: null, unreachable: false };
+    await model.updates.check();
+    server.lists.overlay = [item('a', { version: '2.0' }), item('b')];
+    await model.refresh();
+    expect([...model.updates.newest!.keys()]).toEqual(['b']);
+  });
+
+  test('a server that knows none has no button', async () => {
+    await model.updates.check();
+    expect([model.updates.missing, model.updates.error]).toEqual([true, null]);
+  });
+});
+
+describe('clean-up', () => {
+  const entry = (what: string, bytes: number, why = ''): any => ({ what, name: what, bytes, later: 0, why });
+
+  test('is by kind, and asked for again while it is measured', async () => {
+    jest.useFakeTimers();
+    server.space = { measured: null, items: [] };
+    model.space.show(true);
+    await settle();
+    server.space = { measured: 5, items: [entry('cache', 5), entry('undo', 1), entry('cache', 6, 'busy')] };
+    jest.advanceTimersByTime(4000);
+    await settle();
+    const kinds = model.space.kinds.map(kind => [kind.what, kind.bytes, kind.free]);
+    expect(kinds).toEqual([
+      ['cache', 11, true],
+      ['undo', 1, true]
+    ]);
+  });
+
+  test('deletes one kind, or measures', async () => {
+    await model.clean('cache');
+    await model.clean();
+    expect(server.started).toEqual([
+      { action: 'clean', what: ['cache'] },
+      { action: 'clean', dry_run: true }
+    ]);
+  });
+});
+
+describe('what another page does', () => {
+  beforeEach(async () => {
+    jest.useFakeTimers();
+    await model.refresh();
+    model.watch(true);
+  });
+
+  async function later(): Promise<void> {
+    jest.advanceTimersByTime(6000);
+    await settle();
+  }
+
+  test('is seen: a job that runs', async () => {
+    server.current = job('running', { id: 'b2' });
+    await later();
+    expect(model.job!.id).toBe('b2');
+  });
+
+  test('is seen: a change that is over', async () => {
+    server.asked = [];
+    await later();
+    expect(server.asked).toEqual([]);
+    server.undoable = { revision: 3, offline: true };
+    await later();
+    expect(server.asked).toEqual(['overlay']);
+  });
+
+  test('is not looked for where nobody sees it', async () => {
+    server.current = job('running');
+    model.watch(false);
+    await later();
+    expect(model.job).toBeNull();
+    model.watch(true);
+    Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true });
+    await later();
+    expect(model.job).toBeNull();
+    Object.defineProperty(document, 'visibilityState', { value: 'visible', configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+    await settle();
+    expect(model.busy).toBe(true);
+  });
+});
