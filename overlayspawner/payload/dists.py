@@ -225,6 +225,12 @@ def requires(dist: Dist) -> list[str]:
     return [] if mark is None else _about(dist, mark)[1]
 
 
+def summary_of(dist: Dist) -> str:
+    """Return the summary alone."""
+    mark = _mark(dist)
+    return "" if mark is None else _about(dist, mark)[0]
+
+
 def _mark(dist: Dist) -> tuple[int, int] | None:
     """Return what changes with the names in a metadata directory; ``None`` without one."""
     try:
@@ -374,6 +380,7 @@ def packages(ctx: Context, scope: str = "overlay") -> list[dict[str, object]]:
     if scope not in SCOPES:
         raise OverlayError("bad-request", f"scope is {scope!r}, not one of {', '.join(SCOPES)}.")
     requested = Requirements.read(ctx.overlay.requirements).names() if ctx.overlay is not None else set()
+    administrator = {parse(line, trusted=True).name for line in ctx.spec.requirements}
     base = base_dists(ctx)
     hidden = base
     if scope == "overlay":
@@ -393,6 +400,7 @@ def packages(ctx: Context, scope: str = "overlay") -> list[dict[str, object]]:
                 "version": dist.version,
                 "where": scope,
                 "requested": name in requested,
+                "administrator": name in administrator,
                 "shadows": shadowed.version if shadowed is not None else None,
                 "size": more.size,
                 "summary": more.summary,

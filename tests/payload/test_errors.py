@@ -172,8 +172,8 @@ def test_html_pages() -> None:
     raw = b"""<html><a href="../../x/thing-1.0-py3-none-any.whl#sha256=0" data-requires-python="&gt;=4">t</a>
     <A HREF='thing-0.9.tar.gz' data-yanked>t</A><a>no</a><a href="other.txt">t</a></html>"""
     assert asking._html_files(raw) == [
-        File("thing-1.0-py3-none-any.whl", ">=4"),
-        File("thing-0.9.tar.gz", "", True),
+        File("thing-1.0-py3-none-any.whl", ">=4", url="../../x/thing-1.0-py3-none-any.whl"),
+        File("thing-0.9.tar.gz", "", True, url="thing-0.9.tar.gz"),
     ]
     assert asking._html_files(b"\xff\xfe") is None
     assert asking._json_files(b"[" * 100_000) is None

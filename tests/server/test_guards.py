@@ -16,6 +16,8 @@ VERBS = ("get", "head", "post", "put", "patch", "delete")
 SAMPLES = {
     "jobs/([0-9a-f]{1,64})": "jobs/0a",
     "jobs/([0-9a-f]{1,64})/events": "jobs/0a/events",
+    "projects/(?P<name>[^/]*)": "projects/tinyleaf",
+    "modules/(?P<name>[^/]*)": "modules/cv2",
     ".*": "nothing",
 }
 

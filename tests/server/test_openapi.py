@@ -11,6 +11,7 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
+from overlayspawner.payload import modules
 from overlayspawner.payload.actions import FIELDS
 from overlayspawner.payload.contract import CODES, KINDS, LIFETIMES, MODES
 from overlayspawner.payload.export import FILES
@@ -46,7 +47,7 @@ def test_every_route_and_verb_is_described_and_every_described_one_is_there() ->
     for pattern, handler in ROUTES:
         if pattern == ".*":
             continue
-        path = "/" + re.sub(r"\(.*?\)", "{id}", pattern)
+        path = "/" + re.sub(r"\(.*?\)", "{id}", re.sub(r"\(\?P<(\w+)>.*?\)", r"{\1}", pattern))
         there |= {
             (path, verb) for verb in VERBS if getattr(handler, verb) is not getattr(OverlayHandler, verb)
         }
@@ -70,8 +71,14 @@ def test_the_lists_of_values_are_the_code_s() -> None:
     assert tuple(status["mode"]["enum"]) == MODES
     assert tuple(status["kind"]["enum"]) == KINDS
     assert tuple(status["lifetime"]["enum"]) == LIFETIMES
+    assert tuple(module_sources()) == modules.SOURCES
     pattern = DOCUMENT["components"]["parameters"]["JobId"]["schema"]["pattern"].strip("^$")
     assert f"jobs/({pattern})" in dict(ROUTES)
+
+
+def module_sources() -> list[str]:
+    found = DOCUMENT["components"]["schemas"]["Module"]["properties"]["packages"]["items"]
+    return list(found["properties"]["source"]["enum"])
 
 
 def test_the_error_codes_it_names_exist() -> None:

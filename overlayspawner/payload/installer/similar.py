@@ -9,63 +9,20 @@ import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 
+from overlayspawner.payload import imported
 from overlayspawner.payload.requirements import normalise
 
 SHOWN = 3
 
-IMPORTED = {
-    "attr": "attrs",
-    "bio": "biopython",
-    "bs4": "beautifulsoup4",
-    "community": "python-louvain",
-    "crypto": "pycryptodome",
+_CALLED = {
     "cv": "opencv-python",
-    "cv2": "opencv-python",
-    "dateutil": "python-dateutil",
-    "discord": "discord-py",
-    "docx": "python-docx",
-    "dotenv": "python-dotenv",
-    "faiss": "faiss-cpu",
-    "fitz": "pymupdf",
-    "git": "gitpython",
-    "github": "pygithub",
-    "google-protobuf": "protobuf",
-    "igraph": "python-igraph",
-    "imblearn": "imbalanced-learn",
     "ipython-display": "ipython",
-    "jwt": "pyjwt",
-    "kafka": "kafka-python",
-    "ldap": "python-ldap",
-    "magic": "python-magic",
-    "mpl-toolkits": "matplotlib",
-    "mysqldb": "mysqlclient",
     "opencv": "opencv-python",
-    "openssl": "pyopenssl",
-    "osgeo": "gdal",
-    "pil": "pillow",
-    "pkg-resources": "setuptools",
-    "pptx": "python-pptx",
-    "psycopg2": "psycopg2-binary",
-    "pylab": "matplotlib",
     "pytorch": "torch",
-    "pywt": "pywavelets",
     "rdkit-chem": "rdkit",
-    "serial": "pyserial",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "slugify": "python-slugify",
-    "snappy": "python-snappy",
-    "socks": "pysocks",
-    "tables": "tables",
-    "telegram": "python-telegram-bot",
-    "usb": "pyusb",
-    "umap": "umap-learn",
     "win32com": "pywin32",
-    "xlib": "python-xlib",
-    "yaml": "pyyaml",
-    "zmq": "pyzmq",
 }
-"""What is imported, and the package that has it, where the two have different names."""
+"""What is called so, and the package that has it; besides the names of modules that are known."""
 
 
 @lru_cache(maxsize=1)
@@ -81,6 +38,17 @@ def popular() -> dict[str, int]:
     return {name: rank for rank, part in enumerate(parts) for name in part.split()}
 
 
+def meant(name: str) -> str:
+    """Return the package that has what is called so or imported so; ``""`` where that is not known.
+
+    Parameters
+    ----------
+    name:
+        Normalised.
+    """
+    return _CALLED.get(name) or imported.meant().get(name, "")
+
+
 def close(name: str, more: Iterable[str] = ()) -> list[str]:
     """Return up to three names that are close to one, the best first.
 
@@ -93,7 +61,8 @@ def close(name: str, more: Iterable[str] = ()) -> list[str]:
     known = dict(popular())
     known.update((normalise(other), 0) for other in more)
     known.pop(wanted, None)
-    out = [IMPORTED[wanted]] if IMPORTED.get(wanted, wanted) != wanted else []
+    called = meant(wanted)
+    out = [called] if called else []
     bare = wanted.replace("-", "")
     limit = 0.75 if len(wanted) > 4 else 0.66
     scored = []

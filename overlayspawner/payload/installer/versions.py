@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Optional
 
@@ -36,9 +37,9 @@ def unavailable(name: str, specifier: str, files: list[File], python: str) -> Op
     if not there:
         return f"{name} has no files that could be installed.", "Ask for another package."
     short = ".".join(python.split(".")[:2])
-    fitting = [r for r in there if _admits(specifier, r.version)]
+    fitting = [r for r in there if admits(specifier, r.version)]
     usable = [r for r in there if not _hindrance(r, python, short) and not r.yanked]
-    stable = [r for r in usable if not _is_pre(r.version)] or usable
+    stable = [r for r in usable if not is_pre(r.version)] or usable
     newest = f"The newest for this Python is {stable[0].version}." if stable else ""
     hint = (
         f"Ask for {name}=={stable[0].version}."
@@ -58,7 +59,7 @@ def unavailable(name: str, specifier: str, files: list[File], python: str) -> Op
                 f"{name} {first.version} was taken back by its authors (yanked). {newest}".strip(),
                 hint if stable else f"If you need it all the same, ask for {name}=={first.version}.",
             )
-        pre = [r for r in fitting if _is_pre(r.version) and not r.yanked]
+        pre = [r for r in fitting if is_pre(r.version) and not r.yanked]
         if pre:
             return (
                 f"{name} has nothing but pre-releases that fit: {_some([r.version for r in pre])}.",
@@ -77,11 +78,11 @@ def unavailable(name: str, specifier: str, files: list[File], python: str) -> Op
 
 
 def _hindrance(release: Release, python: str, short: str) -> str:
-    if release.requires_python and not _admits(release.requires_python, python):
+    if release.requires_python and not admits(release.requires_python, python):
         return f"needs Python {release.requires_python}"
     if release.source or not release.tags or _supported(release.tags):
         return ""
-    pythons = sorted({p for tag in release.tags for p in _pythons(tag)}, key=_key)
+    pythons = sorted({p for tag in release.tags for p in _pythons(tag)}, key=key)
     systems = list(dict.fromkeys(filter(None, (_system(tag) for tag in release.tags))))
     if pythons and short not in pythons and not any(_any_python(tag) for tag in release.tags):
         more = f" on {_some(systems)}" if systems and "Linux" not in " ".join(systems) else ""
@@ -112,20 +113,35 @@ def _system(tags: str) -> str:
     return f"Linux{more}" if "linux" in platform else ""
 
 
-def _supported(tags: list[str]) -> bool:
-    """Whether one of several wheels is for this system; without ``packaging`` that can't be told."""
+@functools.lru_cache(maxsize=1)
+def own_tags() -> dict[str, int]:
+    """Return the tags of wheels for this Python, each with its rank; empty where that can't be told."""
     library = packaging()
     try:
         import importlib
 
         known = importlib.import_module(library.__name__ + ".tags")
-        own = set(known.sys_tags())
-        return any(not own.isdisjoint(known.parse_tag(tag)) for tag in tags)
+        return {str(tag): rank for rank, tag in reversed(list(enumerate(known.sys_tags())))}
     except Exception:
-        return True
+        return {}
 
 
-def _admits(specifier: str, version: str) -> bool:
+def rank_of(tags: str) -> Optional[int]:
+    """Return how well a wheel suits this Python, 0 the best; ``None`` where it does not."""
+    first, second, third = (part.split(".") for part in tags.split("-"))
+    known = own_tags()
+    ranks = [known.get(f"{a}-{b}-{c}") for a in first for b in second for c in third]
+    return min((rank for rank in ranks if rank is not None), default=None)
+
+
+def _supported(tags: list[str]) -> bool:
+    """Whether one of several wheels is for this system; without ``packaging`` that can't be told."""
+    return not own_tags() or any(rank_of(tag) is not None for tag in tags)
+
+
+@functools.lru_cache(maxsize=4096)
+def admits(specifier: str, version: str) -> bool:
+    """Whether a specifier has a version in it; true where that can't be told."""
     library = packaging()
     if not specifier or library is None:
         return True
@@ -135,15 +151,17 @@ def _admits(specifier: str, version: str) -> bool:
         return True
 
 
-def _is_pre(version: str) -> bool:
+def is_pre(version: str) -> bool:
+    """Whether a version is a pre-release."""
     return re.search(r"\d(?:a|b|rc|\.?dev)\d*", version) is not None
 
 
 def _sorted(found: list[Release]) -> list[Release]:
-    return sorted(found, key=lambda release: _key(release.version), reverse=True)
+    return sorted(found, key=lambda release: key(release.version), reverse=True)
 
 
-def _key(version: str) -> Any:
+def key(version: str) -> Any:
+    """Return what sorts a version among others."""
     library = packaging()
     try:
         return (1, library.version.Version(version))

@@ -13,6 +13,7 @@ from tornado import web
 
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.export import FILES
+from overlayspawner.payload.server import finding
 from overlayspawner.payload.server.base import OverlayHandler
 from overlayspawner.payload.server.body import shown
 from overlayspawner.payload.server.jobs import FINISHED
@@ -216,6 +217,7 @@ class UnknownHandler(OverlayHandler):
 ROUTES: list[tuple[str, type[OverlayHandler]]] = [
     ("status", StatusHandler),
     ("packages", PackagesHandler),
+    *finding.ROUTES,
     ("revisions", RevisionsHandler),
     ("export", ExportHandler),
     ("cleanup", CleanupHandler),

@@ -10,7 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from overlayspawner.payload import actions, dists, gate, interrupted, report, sizes
+from overlayspawner.payload import (
+    actions,
+    catalogue,
+    dists,
+    gate,
+    interrupted,
+    modules,
+    report,
+    search,
+    sizes,
+)
+from overlayspawner.payload.catalogue import Catalogue
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.follow import Follower
@@ -20,6 +31,7 @@ from overlayspawner.payload.requirements import parse
 from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
 from overlayspawner.payload.server.tidying import Tidier
+from overlayspawner.payload.updates import Updates
 
 READ_TIMEOUT = 20.0
 """Seconds that a request waits for the user's storage."""
@@ -29,6 +41,12 @@ MAX_READERS = 8
 
 PLAN_TIMEOUT = 120.0
 """Seconds that a plan may take: most of it is waiting for the index."""
+
+ASK_TIMEOUT = 60.0
+"""Seconds that a request may wait for the package index."""
+
+MAX_ASKING = 8
+"""Requests that may wait for the package index at the same time."""
 
 MAX_PLANS = 4
 """Plans that are made at the same time."""
@@ -64,6 +82,9 @@ class Service:
         self._on_activity = on_activity
         self._readers = 0
         self._plans = 0
+        self._asking = 0
+        self._catalogue = Catalogue(context.for_changes)
+        self._updates = Updates(self._catalogue)
         self._tidier = Tidier(context.for_changes, log)
         self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug, held=self._noted)
 
@@ -109,6 +130,51 @@ class Service:
         from overlayspawner.payload import sent
 
         return sent.read(*body.given(request))
+
+    def search(self, text: str) -> dict[str, Any]:
+        """Return the packages that are found by what somebody types."""
+        return search.search(self.context.for_changes(), self._catalogue, text)
+
+    def project(self, name: str) -> dict[str, Any]:
+        """Return what the index has of a package."""
+        return catalogue.details(self.context.for_changes(), self._catalogue, name)
+
+    def updates(self) -> dict[str, Any]:
+        """Return what could be upgraded."""
+        return self._updates.find(self.context.for_changes())
+
+    def modules(self, name: str) -> dict[str, Any]:
+        """Return the packages that are known to have a module."""
+        found = modules.packages(self.context.for_changes(), name)
+        job = self.jobs.current()
+        return {**found, "restoring": found["restoring"] or (job is not None and job.action == "restore")}
+
+    async def ask_index(self, work: Callable[[], T]) -> T:
+        """Run what asks the package index in a thread of its own, as :meth:`off_loop`.
+
+        Raises
+        ------
+        OverlayError
+            ``busy`` when too many requests wait for the index already, ``timeout``.
+        """
+        if self._asking >= MAX_ASKING:
+            raise OverlayError(
+                "busy", "Several requests wait for the package index already.", "Ask again soon.", status=409
+            )
+
+        def done() -> None:
+            self._asking -= 1
+
+        self._asking += 1
+        try:
+            return await asyncio.wait_for(self._in_thread(work, done), ASK_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise OverlayError(
+                "timeout",
+                f"The package index did not answer within {ASK_TIMEOUT:g} seconds.",
+                "Try again; if it goes on, ask your administrator about the package index.",
+                status=504,
+            ) from None
 
     async def off_loop(self, work: Callable[[], T]) -> T:
         """Run something that reads the user's storage in a thread of its own.

@@ -1,0 +1,124 @@
+"""Newer versions of what the user asked for, that could be had. Only reads.
+
+What a line of ``requirements.txt`` does not admit is left out: an upgrade would not bring it either.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import datetime, timezone
+from typing import Any, Optional
+
+from overlayspawner.payload.catalogue import Catalogue, Project
+from overlayspawner.payload.context import Context
+from overlayspawner.payload.dists import Dist, overlay_dists
+from overlayspawner.payload.installer.versions import admits, key
+from overlayspawner.payload.requirements import Requirements, parse
+
+FRESH = 3600.0
+"""Seconds for which the index's answer about a package is good."""
+
+AT_ONCE = 8
+"""Requests to the index at the same time."""
+
+PATIENCE = 45.0
+"""Seconds that all requests together may take."""
+
+MOST = 500
+"""Packages that are asked about."""
+
+GIVE_UP = 8
+"""Packages about which an index may fail to answer before it is asked no more."""
+
+
+class Updates:
+    """Remembers what the index had, for all threads.
+
+    Parameters
+    ----------
+    catalogue:
+        Asks it.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, list[str]]] = {}
+
+    def find(self, ctx: Context) -> dict[str, Any]:
+        """Return what could be upgraded, in the shape of the REST interface.
+
+        Raises
+        ------
+        OverlayError
+            ``no-overlay``; ``policy``: a rule of the hub can't be understood.
+        """
+        there = dict(_asked(ctx))
+        with self._lock:
+            failed = self._ask([name for name in there if not self._fresh(name)])
+            known = {name: self._known[name] for name in there if name in self._known}
+        out = []
+        for name, (dist, specifiers) in sorted(there.items()):
+            _, versions = known.get(name, (0.0, []))
+            fitting = [v for v in versions if all(admits(specifier, v) for specifier in specifiers)]
+            if fitting and key(fitting[0]) > key(dist.version):
+                out.append({"name": name, "version": dist.version, "newest": fitting[0]})
+        oldest = min((when for when, _ in known.values()), default=None)
+        return {"updates": out, "checked": _iso(oldest), "unreachable": failed}
+
+    def _fresh(self, name: str) -> bool:
+        return name in self._known and time.time() - self._known[name][0] < FRESH
+
+    def _ask(self, names: list[str]) -> bool:
+        """Ask about packages; return whether any answer is missing."""
+        failures: list[str] = []
+        late = threading.Event()
+
+        def one(name: str) -> None:
+            if late.is_set() or len(failures) >= GIVE_UP:
+                failures.append(name)
+                return
+            project = self._catalogue.project(name)
+            if project.state in ("found", "missing"):
+                self._known[name] = (time.time(), _candidates(project))
+            else:
+                failures.append(name)
+
+        if not names:
+            return False
+        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="overlay-updates")
+        futures = [pool.submit(one, name) for name in names[:MOST]]
+        done, undone = wait(futures, PATIENCE)
+        late.set()
+        pool.shutdown(wait=False)
+        for future in done:
+            future.result()
+        return bool(failures or undone or names[MOST:])
+
+
+def _asked(ctx: Context) -> Iterator[tuple[str, tuple[Dist, list[str]]]]:
+    """Name, distribution and specifiers of what was asked for and came from an index."""
+    overlay, env = ctx.require()
+    lines = [*Requirements.read(overlay.requirements).entries()]
+    lines += [parse(line, trusted=True) for line in ctx.spec.requirements]
+    specifiers: dict[str, list[str]] = {}
+    for line in lines:
+        if line.name and not line.url:
+            specifiers.setdefault(line.name, []).append(line.specifier)
+    for name, dist in overlay_dists(env).items():
+        # what came from a URL or a folder has another history than what an index has under this name
+        if name in specifiers and dist.read("direct_url.json") is None:
+            yield name, (dist, specifiers[name])
+
+
+def _candidates(project: Project) -> list[str]:
+    """Return the versions that could come, the newest first; pre-releases only if there is nothing else."""
+    fine = [offer for offer in project.offers if offer.fits is not False and not offer.yanked]
+    return [offer.version for offer in [o for o in fine if not o.prerelease] or fine]
+
+
+def _iso(when: Optional[float]) -> Optional[str]:
+    return None if when is None else datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
