@@ -208,6 +208,10 @@ HINTS = {
         "Nothing, if the server is meant to choose its kernels in its own way (a gateway, a list of allowed "
         "kernels, another kernel spec manager). A terminal still has the overlay's `python`."
     ),
+    "labextension-left-out": (
+        "What the message says. The package works in notebooks as far as it can without pages. See "
+        "[Widgets and extensions](../how-to/widgets.md)."
+    ),
     "old-server": (
         "Use an image with Jupyter Server 2 for the REST interface. Kernels, `%pip` and the command line "
         "work without it."

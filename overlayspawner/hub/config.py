@@ -27,6 +27,7 @@ INSTALLERS = ("auto", "uv", "pip")
 KERNELS = ("replace", "add")
 RESTORES = ("background", "before-start", "manual")
 USER_SITES = ("kernels", "server", "never")
+LAB_EXTENSIONS = ("auto", "always", "never")
 FORMS = ("auto", "always", "never")
 
 _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
@@ -39,6 +40,7 @@ _CHOICES = {
     "kernel": KERNELS,
     "restore": RESTORES,
     "user_site": USER_SITES,
+    "lab_extensions": LAB_EXTENSIONS,
 }
 _LISTS = ("requirements", "extra_index_urls", "constraints", "allow", "deny", "only_binary")
 
@@ -104,6 +106,7 @@ class Settings:
     restore: str = "background"
     start_deadline: float = 10.0
     user_site: str = "kernels"
+    lab_extensions: str = "auto"
     job_timeout: float = 3600.0
     job_silence: float = 300.0
 
@@ -266,6 +269,7 @@ def build_spec(
         restore=settings.restore,
         deadline=settings.start_deadline,
         user_site=settings.user_site,
+        lab_extensions=settings.lab_extensions,
         job_timeout=settings.job_timeout,
         job_silence=settings.job_silence,
         safe=choice is not None and choice.what == "safe",

@@ -261,6 +261,14 @@ class OverlaySpawnerMixin(HasTraits):
         """,
     )
 
+    overlay_lab_extensions = _setting(
+        CaselessStrEnum(config.LAB_EXTENSIONS, "auto"),
+        """
+        Whether widgets and other extensions for JupyterLab that users install come into their pages:
+        ``always``, ``never``, or ``auto``, which is always except with ``disable_user_config``.
+        """,
+    )
+
     overlay_job_timeout = _setting(
         Float(3600.0),
         """

@@ -76,6 +76,7 @@ CODES = {
     "env-broken": "The overlay's environment is damaged.",
     "kernel-rescued": "A kernel was started without the overlay's copies of its own modules.",
     "kernel-base": "A kernel was started with the image's packages only.",
+    "labextension-left-out": "A JupyterLab extension of the overlay is not loaded.",
     "kernel-not-replaced": "The Python kernel could not be replaced by the overlay's.",
     "old-server": "This image's Jupyter Server is too old for the Packages interface.",
     "user-site-hidden": "Server extensions in ~/.local are not loaded.",
@@ -307,6 +308,8 @@ class Spec:
         Seconds the bootstrap may take before the server is started without it.
     user_site:
         ``kernels``, ``server`` or ``never``: who sees ``~/.local``.
+    lab_extensions:
+        ``auto``, ``always`` or ``never``: whether extensions for JupyterLab come from the overlay.
     job_timeout, job_silence:
         Seconds that a job may take, and that it may show no sign of life; 0 for no limit.
     safe:
@@ -347,6 +350,7 @@ class Spec:
         restore: str = "background",
         deadline: float = 10.0,
         user_site: str = "kernels",
+        lab_extensions: str = "auto",
         job_timeout: float = 3600.0,
         job_silence: float = 300.0,
         safe: bool = False,
@@ -376,6 +380,7 @@ class Spec:
         self.restore = restore
         self.deadline = deadline
         self.user_site = user_site
+        self.lab_extensions = lab_extensions
         self.job_timeout = job_timeout
         self.job_silence = job_silence
         self.safe = safe

@@ -276,6 +276,35 @@ def write_plain(path: str, data: str, mode: int = 0o644) -> None:
         os.close(fd)
 
 
+def copy(source: str, target: str, limit: int) -> int | None:
+    """Copy a regular file to where none is yet; return its bytes, ``None`` when they are more than ``limit``.
+
+    Raises
+    ------
+    OSError
+        The source is a link or can't be read, or there is no space.
+    """
+    step("write " + target)
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    inside = os.open(source, os.O_RDONLY | os.O_NONBLOCK | flags)
+    try:
+        total = 0
+        outside = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600)
+        try:
+            while chunk := os.read(inside, 1 << 20):
+                total += len(chunk)
+                if total > limit:
+                    return None
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(outside, view) :]
+        finally:
+            os.close(outside)
+    finally:
+        os.close(inside)
+    return total
+
+
 def discard(tmp: str) -> None:
     """Remove a temporary file of our own; errors are ignored."""
     try:

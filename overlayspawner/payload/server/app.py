@@ -117,6 +117,7 @@ def _serve(serverapp: Any, context: Context) -> None:
 
     from overlayspawner.payload.server.background import Background
     from overlayspawner.payload.server.handlers import ROUTES
+    from overlayspawner.payload.server.pages import Pages
     from overlayspawner.payload.server.service import Service
 
     settings = serverapp.web_app.settings
@@ -136,6 +137,9 @@ def _serve(serverapp: Any, context: Context) -> None:
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as e:
         serverapp.log.info("overlayspawner: JupyterLab gets no panel: %s: %s", type(e).__name__, e)
 
+    pages = Pages(context, serverapp)
+    service.refresh_pages = pages.refresh
+    pages.start(partial(_on_loop, serverapp))
     _on_loop(serverapp, Background(service, serverapp).start)
     ticker = PeriodicCallback(lambda: active() if service.jobs.current() else None, ACTIVITY_EVERY)
     _on_loop(serverapp, ticker.start)

@@ -196,6 +196,7 @@ class Background:
             return  # safe mode, or a start that failed; a repair may bring them yet
         error: Optional[OverlayError] = None
         if looking:
+            self.service.refresh_pages()  # also after a command in a terminal
             try:
                 self._repair()
                 self._remember()

@@ -77,6 +77,7 @@ class Job:
         self.plan: dict[str, Any] | None = None
         self.revision: int | None = None
         self.failed: list[dict[str, str]] = []
+        self.reload = False
         self.error: dict[str, str] | None = None
         self.created = now()
         self.started: str | None = None
@@ -113,6 +114,7 @@ class Job:
             "plan": self.plan,
             "revision": self.revision,
             "failed": self.failed,
+            "reload": self.reload,
             "error": self.error,
             "created": self.created,
             "started": self.started,

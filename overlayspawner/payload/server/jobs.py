@@ -39,7 +39,7 @@ class JobRunner:
     work:
         Does one job: called in the worker thread with the job, a function for events and the event that
         asks to stop; returns ``{"revision": {"id", "changed", …}, "plan": …}``, with ``"failed"`` where a
-        part could not be done, or raises.
+        part could not be done and ``"reload"`` where pages have changed, or raises.
     on_change:
         Called, in any thread, whenever a job changes.
     on_bug:
@@ -273,6 +273,7 @@ class JobRunner:
     def _take_result(self, job: Job, result: dict[str, Any]) -> None:
         with self._lock:
             job.plan = result.get("plan")
+            job.reload = bool(result.get("reload"))
             revision = result.get("revision") or {}
             job.revision = revision["id"] if revision.get("changed") else None
             job.failed = [

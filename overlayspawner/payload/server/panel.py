@@ -53,11 +53,11 @@ def deliver(serverapp: Any, context: Context) -> bool:
         files.write_atomic(os.path.join(folder, last), data, sync=False)
     if found:
         files.rename(fresh, os.path.join(parent, NAME))
-        _make_known(serverapp, parent)
+        make_known(serverapp, parent)
     return bool(found)
 
 
-def _make_known(serverapp: Any, directory: str) -> None:
+def make_known(serverapp: Any, directory: str) -> None:
     """Have a JupyterLab look into a directory that was not on its path when it was loaded.
 
     That is so where the extension itself has opened the overlay: after a start as root, and without a hub.

@@ -86,6 +86,8 @@ class Service:
         self._catalogue = Catalogue(context.for_changes)
         self._updates = Updates(self._catalogue)
         self._tidier = Tidier(context.for_changes, log)
+        self.refresh_pages: Callable[[], bool] = lambda: False
+        """Brings pages up to date with the overlay; returns whether they differ now."""
         self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug, held=self._noted)
 
     def follow(self) -> None:
@@ -344,9 +346,10 @@ class Service:
         until = time.monotonic() + LEASE_PATIENCE
         while True:
             try:
-                return actions.run(
+                out = actions.run(
                     context, job.action, job.request, on_event=on_event, cancel=limits, who=job.who
                 )
+                return {**out, "reload": self.refresh_pages()}
             except Busy as e:
                 if time.monotonic() >= until:
                     raise
