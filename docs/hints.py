@@ -25,6 +25,7 @@ SECTIONS = {
         "kernel-rescued",
         "kernel-base",
         "kernel-not-replaced",
+        "labextension-left-out",
         "old-server",
         "user-site-hidden",
         "old-container",

@@ -1,45 +1,51 @@
-"""Widgets out of an overlay, in a real browser: packages from the real index, on a base that has none of them."""
+"""Widgets out of an overlay in a real browser: packages from the real index, on a base that has none."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from overlayspawner.payload.contract import SPEC_ENV, Spec
 from tests.server.conftest import EXTENSIONS, TOKEN, RunningServer
+from tests.support.lab import Pages
 
 pytestmark = [pytest.mark.browser, pytest.mark.network, pytest.mark.slow]
 
 PACKAGES = ["ipyleaflet", "anywidget", "jupyterlab-geojson", "jupyterlab-vim", "jupyter-resource-usage"]
 
-CELLS = [
-    # no tiles: those would come from a public server
-    "from ipyleaflet import Map, Rectangle\n"
-    "box = Rectangle(bounds=((40, 0), (60, 20)), color='#ff0000', fill_color='#ff0000', fill_opacity=1)\n"
-    "Map(center=(50, 10), zoom=3, layers=[box])",
-    "import anywidget, traitlets\n"
-    "class Tiny(anywidget.AnyWidget):\n"
-    "    _esm = '''export default {render({model, el}) {\n"
-    "        const button = document.createElement('button');\n"
-    "        button.className = 'tiny-anywidget';\n"
-    "        button.textContent = `n is ${model.get(\"n\")}`;\n"
-    "        el.append(button);\n"
-    "    }}'''\n"
-    "    n = traitlets.Int(7).tag(sync=True)\n"
-    "Tiny()",
-    "from IPython.display import display\n"
-    "point = {'type': 'Point', 'coordinates': [10, 50]}\n"
-    "display({'application/geo+json': point, 'text/plain': 'only text'}, raw=True)",
-    "import ipywidgets\nipywidgets.IntSlider(42)",
-]
+MAP = """
+from ipyleaflet import Map, Rectangle
+# no tiles: those would come from a public server
+box = Rectangle(bounds=((40, 0), (60, 20)), color="#ff0000", fill_color="#ff0000", fill_opacity=1)
+Map(center=(50, 10), zoom=3, layers=[box])
+"""
+
+ANY = """
+import anywidget, traitlets
+class Tiny(anywidget.AnyWidget):
+    _esm = '''export default {render({model, el}) {
+        const button = document.createElement("button");
+        button.className = "tiny-anywidget";
+        button.textContent = `n is ${model.get("n")}`;
+        el.append(button);
+    }}'''
+    n = traitlets.Int(7).tag(sync=True)
+Tiny()
+"""
+
+MIME = """
+from IPython.display import display
+point = {"type": "Point", "coordinates": [10, 50]}
+display({"application/geo+json": point, "text/plain": "only text"}, raw=True)
+"""
+
+CELLS = [MAP, ANY, MIME, "import ipywidgets\nipywidgets.IntSlider(42)"]
 
 RED = """async url => {
     const image = new Image();
@@ -60,7 +66,7 @@ RED = """async url => {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with JupyterLab, whose installer uses the machine's own index and cache."""
     settings = {"ServerApp.jpserver_extensions": {**EXTENSIONS, "jupyterlab": True}}
     running = RunningServer(
@@ -73,7 +79,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             "id": f"c{i}",
             "metadata": {},
             "outputs": [],
-            "source": text,
+            "source": text.strip(),
         }
         for i, text in enumerate(CELLS)
     ]
@@ -83,17 +89,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     running.wait()
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    assert program, "there is no browser: make chromium"
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def config(server: RunningServer, query: str = "") -> dict[str, Any]:
@@ -115,49 +110,48 @@ def left_out(server: RunningServer) -> list[str]:
     return [item["message"] for item in notices if item["code"] == "labextension-left-out"]
 
 
-def open_notebook(page: Page, server: RunningServer, query: str = "") -> None:
-    page.goto(f"{server.url}lab/tree/widgets.ipynb?reset&token={TOKEN}{query}")
-    page.get_by_role("menuitem", name="Run", exact=True).click(timeout=90_000)
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+def run_notebook(pages: Pages, lab: RunningServer, query: str = "") -> Page:
+    page = pages.context(width=1100, height=1400).new_page()
+    page.goto(f"{lab.url}lab/tree/widgets.ipynb?reset&token={TOKEN}{query}")
+    expect(page.locator(".jp-NotebookPanel .jp-CodeCell")).to_have_count(len(CELLS), timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+    return page
 
 
-def test_after_a_reload_the_widgets_are_there(server: RunningServer, chromium: Browser) -> None:
-    before = names(config(server))
+def test_after_a_reload_the_widgets_are_there(lab: RunningServer, pages: Pages) -> None:
+    before = names(config(lab))
     assert "@jupyter-widgets/jupyterlab-manager" not in before, "the base must have no widgets for this test"
-    job = server.job("install", install=PACKAGES)
+    job = lab.job("install", install=PACKAGES)
     assert (job["state"], job["reload"]) == ("done", True), job
-    left = left_out(server)
+    left = left_out(lab)
     assert len(left) == 1 and "needs a server extension (jupyter_resource_usage)" in left[0], left
-    brought = names(config(server)) - before
+    brought = names(config(lab)) - before
     assert {"jupyter-leaflet", "anywidget", "@jupyterlab/geojson-extension"} <= brought
     assert "@jupyter-server/resource-usage" not in brought
-    found = server.get("lab/api/settings").json()["settings"]
+    found = lab.get("lab/api/settings").json()["settings"]
     assert "@axlair/jupyterlab_vim:plugin" in [item["id"] for item in found]
 
-    page = chromium.new_page(viewport={"width": 1100, "height": 1400})
-    open_notebook(page, server)
+    page = run_notebook(pages, lab)
     map_ = page.locator(".jp-OutputArea .leaflet-container").first
     expect(map_.locator("path.leaflet-interactive")).to_be_visible(timeout=60_000)
     expect(page.locator(".tiny-anywidget")).to_have_text("n is 7")
-    expect(page.locator(".jp-RenderedGeoJSON .leaflet-container")).to_be_visible()
+    expect(page.locator(".jp-RenderedGeoJSON .leaflet-marker-icon")).to_be_visible()
     expect(page.locator(".widget-slider")).to_be_visible()
     url = "data:image/png;base64," + base64.b64encode(map_.screenshot()).decode()
     assert page.evaluate(RED, url) > 5000, "the rectangle on the map is not to be seen"
-    page.close()
 
     # and the way out, where one of them breaks the page
-    assert names(config(server, "?overlay-extensions=off")) == before
-    page = chromium.new_page(viewport={"width": 1100, "height": 1400})
-    open_notebook(page, server, "&overlay-extensions=off")
+    assert names(config(lab, "?overlay-extensions=off")) == before
+    page = run_notebook(pages, lab, "&overlay-extensions=off")
     expect(page.locator(".jp-OutputArea-output").filter(has_text="only text")).to_be_visible(timeout=60_000)
     expect(page.locator("li[data-id='overlayspawner-packages']")).to_be_visible()
     assert page.locator(".leaflet-container, .tiny-anywidget, .widget-slider").count() == 0
-    page.close()
-    assert brought <= names(config(server)), "the other pages are as they were"
+    assert brought <= names(config(lab)), "the other pages are as they were"
 
 
-def test_uninstalled_they_are_gone(server: RunningServer) -> None:
-    job = server.job("undo")
+def test_uninstalled_they_are_gone(lab: RunningServer) -> None:
+    job = lab.job("undo")
     assert (job["state"], job["reload"]) == ("done", True), job
-    assert not {"jupyter-leaflet", "anywidget"} & names(config(server))
-    assert left_out(server) == []
+    assert not {"jupyter-leaflet", "anywidget"} & names(config(lab))
+    assert left_out(lab) == []
