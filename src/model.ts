@@ -158,6 +158,11 @@ export class PackagesModel {
     this._changed.emit();
   }
 
+  /** Write into the box for names. */
+  type(text: string): void {
+    this.search.type(text);
+  }
+
   /** Have a change worked out, to be shown before it is made. */
   async propose(request: IPlanRequest): Promise<void> {
     const proposal: IProposal = { request, plan: null };
@@ -211,6 +216,11 @@ export class PackagesModel {
       this.proposal = null;
       this.given.close();
     }
+  }
+
+  /** Have something done that needs no plan. */
+  async run(request: IJobRequest): Promise<boolean> {
+    return this.start(request);
   }
 
   /** Undo a change; without a number the latest. */

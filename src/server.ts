@@ -11,7 +11,9 @@ import {
   IGiven,
   IJob,
   IJobRequest,
+  IModule,
   IPackage,
+  IPageServer,
   IPlan,
   IPlanRequest,
   IProject,
@@ -21,7 +23,8 @@ import {
   IStatus,
   IUpdates,
   Scope,
-  ServerError
+  ServerError,
+  StartMode
 } from './types';
 
 /** The value of the XSRF cookie, which an EventSource has to send in its address: it has no headers. */
@@ -31,7 +34,7 @@ function xsrf(): string {
 }
 
 /** The server that the page came from. */
-export class Server implements IServer {
+export class Server implements IServer, IPageServer {
   constructor(private readonly settings = ServerConnection.makeSettings()) {}
 
   status(): Promise<IStatus> {
@@ -102,6 +105,19 @@ export class Server implements IServer {
       }
     };
     return () => source.close();
+  }
+
+  module(name: string): Promise<IModule> {
+    return this.quietly<IModule>(`modules/${encodeURIComponent(name)}`);
+  }
+
+  async nextStart(mode: StartMode): Promise<void> {
+    await this.call('POST', this.address('next-start'), { mode });
+  }
+
+  async shutdown(): Promise<void> {
+    const base = this.settings.baseUrl || PageConfig.getBaseUrl();
+    await this.call('POST', URLExt.join(base, 'api/shutdown'), {});
   }
 
   private address(path: string, query: { [name: string]: string } = {}): string {

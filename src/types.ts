@@ -78,6 +78,8 @@ export interface IJob {
   error: INotice | null;
   failed?: ILeftOut[];
   packages?: IJobPackage[];
+  /** Lab extensions came or went: the page shows it once it is loaded again. */
+  reload?: boolean;
 }
 
 /** What a `progress` event of a job tells. */
@@ -183,6 +185,7 @@ export interface IStatus {
   sizes: { overlay: number | null; free: number | null };
   base: { python: string; changed: boolean };
   job: IJob | null;
+  env?: string | null;
   restore?: { state: string; why: string | null } | null;
   undoable?: { revision: number; offline: boolean } | null;
   pending?: { [kind: string]: string[] } | null;
@@ -245,4 +248,23 @@ export function isMissing(error: unknown): boolean {
 /** What is said of an error. */
 export function told(error: unknown): INotice {
   return error instanceof ServerError ? error.notice : { code: 'internal', message: String(error), hint: '' };
+}
+
+/** Which packages are known to bring a module. */
+export interface IModule {
+  module: string;
+  packages: { name: string; source: string; installed: unknown }[];
+  restoring: boolean;
+}
+
+export type StartMode = 'safe' | 'normal';
+
+/** The server, as notebooks and the page around the panel see it. */
+export interface IPageServer {
+  status(): Promise<IStatus>;
+  module(name: string): Promise<IModule>;
+  /** Ask how the server starts next time. */
+  nextStart(mode: StartMode): Promise<void>;
+  /** Stop the server. */
+  shutdown(): Promise<void>;
 }

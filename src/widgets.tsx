@@ -7,6 +7,7 @@ import { LabIcon, ReactWidget } from '@jupyterlab/ui-components';
 import { Message } from '@lumino/messaging';
 import * as React from 'react';
 
+import { IActions, NO_ACTIONS, Page } from './actions';
 import { useModel } from './components/common';
 import { Panel } from './components/panel';
 import { PackagesModel } from './model';
@@ -23,7 +24,8 @@ export const packagesIcon = new LabIcon({ name: 'overlayspawner:packages', svgst
 export class PackagesPanel extends ReactWidget {
   constructor(
     readonly model: PackagesModel,
-    private readonly trans: TranslationBundle
+    private readonly trans: TranslationBundle,
+    private readonly page: IActions = NO_ACTIONS
   ) {
     super();
     this.id = 'overlayspawner-packages';
@@ -35,7 +37,16 @@ export class PackagesPanel extends ReactWidget {
   }
 
   render(): JSX.Element {
-    return <Panel model={this.model} trans={this.trans} />;
+    return (
+      <Page.Provider value={this.page}>
+        <Panel model={this.model} trans={this.trans} />
+      </Page.Provider>
+    );
+  }
+
+  /** Go to where names are typed. */
+  focusInput(): void {
+    void this.renderPromise?.then(() => this.node.querySelector<HTMLElement>('.ovl-Install textarea')?.focus());
   }
 
   protected onAfterShow(message: Message): void {

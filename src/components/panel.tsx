@@ -10,7 +10,7 @@ import { Button, IPartProps, useModel } from './common';
 import { DropZone, FromFile } from './drop';
 import { History } from './history';
 import { List } from './list';
-import { Notices } from './notices';
+import { Notices, SafeMode } from './notices';
 import { Progress } from './progress';
 import { Proposal } from './proposal';
 import { Install } from './search';
@@ -69,6 +69,7 @@ export function Panel({ model, trans }: IPartProps): JSX.Element {
         <Part {...{ model, trans }} />
       </div>
       <Sizes {...{ model, trans }} />
+      <SafeMode {...{ model, trans }} />
     </DropZone>
   );
 }

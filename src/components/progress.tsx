@@ -4,7 +4,9 @@
 
 import * as React from 'react';
 
+import { usePage } from '../actions';
 import { amount } from '../text';
+import { IJob } from '../types';
 import { Button, IPartProps, ITexts, Notice, useModel } from './common';
 
 /** The job that runs, or what became of the last one. */
@@ -45,14 +47,13 @@ export function Progress({ model, trans }: IPartProps): JSX.Element | null {
       </div>
     );
   }
-  const restart = job.state === 'done' && job.plan?.needs_restart;
   return (
     <div className="ovl-Progress ovl-mod-over">
       <div className="ovl-Progress-label">
-        <span role="status">{outcome(job.state, trans)}</span>
+        <Outcome {...{ job, trans }} />
         <Button label={trans.__('Close')} onClick={() => model.dismissJob()} />
       </div>
-      {restart && <p>{trans.__('Restart your kernels to use what has changed.')}</p>}
+      {job.state === 'done' && <Needed {...{ job, trans }} />}
       {job.error && job.state === 'failed' && <Notice notice={job.error} role="alert" />}
       {(job.failed ?? []).map((item, index) => (
         <Notice
@@ -75,11 +76,60 @@ function phase(name: string, trans: ITexts): string {
   return known[name] ?? trans.__('Working…');
 }
 
-function outcome(state: string, trans: ITexts): string {
-  if (state === 'done') {
-    return trans.__('Done: available now.');
+function Outcome({ job, trans }: { job: IJob; trans: ITexts }): JSX.Element {
+  const page = usePage();
+  let text = trans.__('It failed: nothing was changed.');
+  if (job.state === 'cancelled') {
+    text = trans.__('Cancelled: nothing was changed.');
+  } else if (job.state === 'done') {
+    text = job.reload || page.stale.length ? trans.__('Done.') : trans.__('Done: available now.');
   }
-  return state === 'cancelled'
-    ? trans.__('Cancelled: nothing was changed.')
-    : trans.__('It failed: nothing was changed.');
+  return <span role="status">{text}</span>;
+}
+
+/** Kernels that are named one by one. */
+const NAMED = 6;
+
+/** What is left to do until all of a change can be used: nothing else, each with its button. */
+function Needed({ job, trans }: { job: IJob; trans: ITexts }): JSX.Element | null {
+  const page = usePage();
+  const { stale } = page;
+  if (!stale.length && !job.reload) {
+    return null;
+  }
+  return (
+    <div className="ovl-Needed">
+      {stale.length > 0 && (
+        <>
+          <p>
+            {trans._n(
+              'This kernel may have loaded what was replaced:',
+              'These kernels may have loaded what was replaced:',
+              stale.length
+            )}
+          </p>
+          <ul>
+            {stale.slice(0, NAMED).map(kernel => (
+              <li key={kernel.id} data-kernel={kernel.id}>
+                <span>{kernel.name}</span>
+                <Button
+                  label={trans.__('Restart this kernel')}
+                  title={trans.__('Restart this kernel: %1', kernel.name)}
+                  onClick={() => void page.restartKernel(kernel.id)}
+                />
+              </li>
+            ))}
+            {stale.length > NAMED && <li>{trans.__('and %1 more', stale.length - NAMED)}</li>}
+          </ul>
+        </>
+      )}
+      {job.reload && (
+        <Button
+          label={trans.__('Reload the page for its widgets')}
+          kind="accept"
+          onClick={() => page.reload()}
+        />
+      )}
+    </div>
+  );
 }

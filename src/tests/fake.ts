@@ -74,7 +74,7 @@ export class FakeServer implements IServer {
   given: IGiven | null = null;
 
   async status(): Promise<any> {
-    const sizes = { overlay: 5, free: 10 };
+    const sizes = { overlay: 5, free: 1e12 };
     const base = { python: '3.12', changed: false };
     const undoable = this.undoable;
     return { overlay: 'default', mode: 'normal', notices: [], sizes, base, undoable, job: this.current };

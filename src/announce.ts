@@ -1,0 +1,72 @@
+/*
+ * Tells once, also those who have the panel closed, that packages are missing for now.
+ */
+
+import { Notification } from '@jupyterlab/apputils';
+
+import { ITexts } from './components/common';
+import { IPageServer, IStatus } from './types';
+
+/** Milliseconds between two looks while packages are being installed again. */
+const PAUSE = 5000;
+
+/** What a status has to be told about. Pure. */
+export function condition(status: IStatus): 'safe' | 'restoring' | 'normal' {
+  if (status.mode === 'safe') {
+    return 'safe';
+  }
+  return status.restore?.state === 'running' || status.job?.action === 'restore' ? 'restoring' : 'normal';
+}
+
+/**
+ * Look once, and while packages are being installed again until they are there.
+ *
+ * @param open Shows the panel.
+ * @param leave Restarts without safe mode.
+ */
+export async function announce(
+  server: IPageServer,
+  trans: ITexts,
+  open: () => void,
+  leave: () => void
+): Promise<void> {
+  const look = async (): Promise<IStatus | null> => server.status().catch(() => null);
+  let status = await look();
+  const now = status && condition(status);
+  const show = { label: trans.__('Packages'), callback: open };
+  if (now === 'safe') {
+    Notification.info(trans.__('Safe mode: kernels run without your packages.'), {
+      autoClose: false,
+      actions: [{ label: trans.__('Leave safe mode…'), callback: leave }, show]
+    });
+  }
+  if (now !== 'restoring') {
+    return;
+  }
+  const id = Notification.info(trans.__('Your packages are being installed again for this image.'), {
+    autoClose: false,
+    actions: [show]
+  });
+  while (!status || condition(status) === 'restoring') {
+    await new Promise(resolve => window.setTimeout(resolve, PAUSE));
+    status = await look();
+  }
+  const state = status.restore?.state ?? 'done';
+  if (state === 'done') {
+    Notification.update({
+      id,
+      message: trans.__('Your packages are back.'),
+      type: 'success',
+      autoClose: 8000,
+      actions: []
+    });
+  } else {
+    Notification.update({
+      id,
+      message: trans.__('Not all of your packages could be installed again.'),
+      type: 'warning',
+      autoClose: false,
+      actions: [show]
+    });
+  }
+}

@@ -1,0 +1,130 @@
+/*
+ * What is said below a cell that did not find a module.
+ */
+
+import { ReactWidget } from '@jupyterlab/ui-components';
+import * as React from 'react';
+
+import { Button, ITexts, useModel } from '../components/common';
+import { PackagesModel } from '../model';
+import { Offer } from './missing';
+
+export interface IHintProps {
+  offer: Offer;
+  model: PackagesModel;
+  trans: ITexts;
+  /** Show the panel. */
+  open: () => void;
+  /** Run the cell once more. */
+  rerun: () => void;
+  /** Restart the cell's kernel, after the user has agreed. */
+  restart: () => void;
+  /** Take it away. */
+  dismiss: () => void;
+}
+
+/** Below a cell, never in the notebook's file. */
+export class HintWidget extends ReactWidget {
+  constructor(private readonly props: IHintProps) {
+    super();
+    this.addClass('ovl-Hint');
+    // keys that are typed on its buttons are not meant for the notebook
+    this.node.dataset.lmSuppressShortcuts = 'true';
+  }
+
+  render(): JSX.Element {
+    return <Hint {...this.props} />;
+  }
+}
+
+export function Hint(props: IHintProps): JSX.Element {
+  const { model, trans, offer, dismiss } = props;
+  useModel(model);
+  const [job, setJob] = React.useState<string | null>(null);
+  const [name, setName] = React.useState('');
+  const done =
+    job !== null && model.job?.id !== job && model.job?.state === 'done' && model.job.action === 'install';
+  // what became of it stays so, whatever is done in the panel next
+  const [installed, setInstalled] = React.useState(false);
+  const [restart, setRestart] = React.useState(false);
+  React.useEffect(() => {
+    if (done) {
+      setInstalled(true);
+      setRestart(Boolean(model.job?.plan?.needs_restart));
+    }
+  }, [done, model]);
+  const install = (wanted: string): void => {
+    setJob(model.job?.id ?? '');
+    setName(wanted);
+    props.open();
+    void model.propose({ install: [wanted] });
+  };
+  const search = (text: string): void => {
+    props.open();
+    model.type(text);
+  };
+  return (
+    <div
+      className="ovl-Hint-content"
+      role="group"
+      aria-label={trans.__('Missing package')}
+      onKeyDown={event => {
+        if (event.key === 'Escape') {
+          dismiss();
+        }
+      }}
+    >
+      <span className="ovl-Hint-text" role="status">
+        {installed ? installedText(name, restart, trans) : offered(offer, trans)}
+      </span>
+      {!installed &&
+        offer.kind === 'install' &&
+        offer.names.map(wanted => (
+          <Button
+            key={wanted}
+            label={trans.__('Install %1', wanted)}
+            kind="accept"
+            disabled={model.busy}
+            onClick={() => install(wanted)}
+          />
+        ))}
+      {!installed && offer.kind === 'search' && (
+        <Button label={trans.__('Search for %1…', offer.text)} onClick={() => search(offer.text)} />
+      )}
+      {((installed && restart) || (!installed && offer.kind === 'installed')) && (
+        <Button label={trans.__('Restart this kernel')} onClick={props.restart} />
+      )}
+      {(installed || offer.kind === 'restoring') && (
+        <Button label={trans.__('Run the cell again')} kind="accept" onClick={props.rerun} />
+      )}
+      <button
+        type="button"
+        className="ovl-Notice-dismiss"
+        title={trans.__('Dismiss')}
+        aria-label={trans.__('Dismiss: missing package')}
+        onClick={dismiss}
+      >
+        ×
+      </button>
+    </div>
+  );
+}
+
+function offered(offer: Offer, trans: ITexts): string {
+  switch (offer.kind) {
+    case 'restoring':
+      return trans.__('Your packages are coming back for this image. Run the cell again in a while.');
+    case 'installed':
+      return trans.__('%1 is installed. A kernel that began before may have to be restarted.', offer.name);
+    case 'install':
+      return trans._n('It is in this package:', 'It is in one of these packages:', offer.names.length);
+    case 'search':
+      return trans.__('No package is known to bring this.');
+  }
+}
+
+function installedText(name: string, restart: boolean, trans: ITexts): string {
+  return restart
+    ? trans.__('%1 is installed. Restart the kernel, then run the cell again.', name)
+    : trans.__('%1 is installed. Run the cell again.', name);
+}
