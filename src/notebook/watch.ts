@@ -7,7 +7,7 @@ import { PanelLayout, Widget } from '@lumino/widgets';
 
 import { ITexts } from '../components/common';
 import { PackagesModel } from '../model';
-import { IModule, IPageServer } from '../types';
+import { IModule, IPageServer, ServerError } from '../types';
 import { HintWidget } from './hint';
 import { Kernels } from './kernels';
 import { missingModule, offer } from './missing';
@@ -47,8 +47,15 @@ export function watchCells(options: IWatchOptions): void {
     if (!module || !panel || !kernel || !kernels.isOurs(kernel.name)) {
       return;
     }
+    const unknown: IModule = { module, packages: [], restoring: false };
     server
       .module(module)
+      .catch(problem => {
+        if (problem instanceof ServerError && problem.notice.code === 'not-found') {
+          return unknown; // an older server, which knows no modules
+        }
+        throw problem;
+      })
       .then(known => {
         if (!cell.isDisposed) {
           clear(cell);
@@ -58,7 +65,7 @@ export function watchCells(options: IWatchOptions): void {
           );
         }
       })
-      .catch(() => undefined); // a server that can't tell: then nothing is said
+      .catch(() => undefined); // a server that is away: then nothing is said
   });
 }
 
