@@ -98,7 +98,7 @@ export class PackagesModel {
       const [status, revisions, ...lists] = await Promise.all([
         this.server.status(),
         this.server.revisions(),
-        ...scopes.map(scope => this.server.packages(scope))
+        ...scopes.map(scope => this.list(scope))
       ]);
       this.status = status;
       this.revisions = revisions;
@@ -147,7 +147,7 @@ export class PackagesModel {
     this._changed.emit();
     if (this.packages === null) {
       await this.attempt(async () => {
-        this._packages.set(scope, await this.server.packages(scope));
+        this._packages.set(scope, await this.list(scope));
       });
     }
   }
@@ -258,6 +258,18 @@ export class PackagesModel {
     this.search.dispose();
     this.space.dispose();
     Signal.clearData(this);
+  }
+
+  /** The packages of a place. In safe mode there is no overlay to ask for, which the status says better. */
+  private async list(scope: Scope): Promise<IPackage[]> {
+    try {
+      return await this.server.packages(scope);
+    } catch (error) {
+      if (scope === 'overlay' && error instanceof ServerError && error.notice.code === 'no-overlay') {
+        return [];
+      }
+      throw error;
+    }
   }
 
   private async start(request: IJobRequest, force = false): Promise<boolean> {
