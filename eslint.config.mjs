@@ -10,6 +10,11 @@ export default tseslint.config(...tseslint.configs.recommended, {
       {
         selector: "JSXAttribute[name.name='dangerouslySetInnerHTML'], MemberExpression[property.name=/^(inner|outer)HTML$/]",
         message: 'What comes from packages or the index is shown as text only.'
+      },
+      {
+        selector:
+          "JSXText[value=/\\p{L}/u], JSXAttribute[name.name=/^(title|label|placeholder|alt|aria-label)$/] > Literal[value=/\\p{L}/u]",
+        message: 'Texts are translated: trans.__().'
       }
     ],
     curly: 'error',

@@ -5,18 +5,11 @@
 import { Notification } from '@jupyterlab/apputils';
 
 import { ITexts } from './components/common';
+import { condition } from './components/notices';
 import { IPageServer, IStatus } from './types';
 
 /** Milliseconds between two looks while packages are being installed again. */
 const PAUSE = 5000;
-
-/** What a status has to be told about. Pure. */
-export function condition(status: IStatus): 'safe' | 'restoring' | 'normal' {
-  if (status.mode === 'safe') {
-    return 'safe';
-  }
-  return status.restore?.state === 'running' || status.job?.action === 'restore' ? 'restoring' : 'normal';
-}
 
 /**
  * Look once, and while packages are being installed again until they are there.

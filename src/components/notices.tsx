@@ -185,3 +185,11 @@ export function notices(status: IStatus | null, trans: ITexts): INotice[] {
   }
   return found;
 }
+
+/** What those have to be told who have the panel closed. Pure. */
+export function condition(status: IStatus): 'safe' | 'restoring' | 'normal' {
+  if (status.mode === 'safe') {
+    return 'safe';
+  }
+  return status.restore?.state === 'running' || status.job?.action === 'restore' ? 'restoring' : 'normal';
+}

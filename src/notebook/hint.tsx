@@ -2,11 +2,11 @@
  * What is said below a cell that did not find a module.
  */
 
-import { ReactWidget } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
 import { Button, ITexts, useModel } from '../components/common';
 import { PackagesModel } from '../model';
+import { IJob } from '../types';
 import { Offer } from './missing';
 
 export interface IHintProps {
@@ -23,27 +23,12 @@ export interface IHintProps {
   dismiss: () => void;
 }
 
-/** Below a cell, never in the notebook's file. */
-export class HintWidget extends ReactWidget {
-  constructor(private readonly props: IHintProps) {
-    super();
-    this.addClass('ovl-Hint');
-    // keys that are typed on its buttons are not meant for the notebook
-    this.node.dataset.lmSuppressShortcuts = 'true';
-  }
-
-  render(): JSX.Element {
-    return <Hint {...this.props} />;
-  }
-}
-
 export function Hint(props: IHintProps): JSX.Element {
   const { model, trans, offer, dismiss } = props;
   useModel(model);
   const [job, setJob] = React.useState<string | null>(null);
   const [name, setName] = React.useState('');
-  const done =
-    job !== null && model.job?.id !== job && model.job?.state === 'done' && model.job.action === 'install';
+  const done = job !== null && model.job !== null && model.job.id !== job && brings(model.job, name);
   // what became of it stays so, whatever is done in the panel next
   const [installed, setInstalled] = React.useState(false);
   const [restart, setRestart] = React.useState(false);
@@ -108,6 +93,13 @@ export function Hint(props: IHintProps): JSX.Element {
       </button>
     </div>
   );
+}
+
+/** Whether a job that ended well has installed a package. */
+function brings(job: IJob, name: string): boolean {
+  const plain = (text: string): string => text.toLowerCase().replace(/[-_.]+/g, '-');
+  const found = job.plan?.new.some(item => plain(item.name) === plain(name)) ?? false;
+  return job.state === 'done' && job.action === 'install' && found;
 }
 
 function offered(offer: Offer, trans: ITexts): string {

@@ -8,9 +8,9 @@ import { PanelLayout, Widget } from '@lumino/widgets';
 import { ITexts } from '../components/common';
 import { PackagesModel } from '../model';
 import { IModule, IPageServer, ServerError } from '../types';
-import { HintWidget } from './hint';
 import { Kernels } from './kernels';
 import { missingModule, offer } from './missing';
+import { HintWidget } from './widget';
 
 export interface IWatchOptions {
   tracker: INotebookTracker;

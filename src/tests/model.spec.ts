@@ -93,3 +93,13 @@ test('other lists are asked for when they are shown, and again after a change', 
   await model.refresh();
   expect(server.asked).toEqual(['overlay', 'base', 'overlay', 'base']);
 });
+
+test('in safe mode there is no overlay, and that is no error', async () => {
+  server.packages = async () => {
+    throw new ServerError({ code: 'no-overlay', message: 'none', hint: '' });
+  };
+  await model.refresh();
+  expect(model.error).toBeNull();
+  expect(model.packages).toEqual([]);
+  expect(model.status).not.toBeNull();
+});
