@@ -127,7 +127,7 @@ describe('what is offered for a module', () => {
     expect(buttons()).toEqual(['Search for foo…']);
     await click('Search for foo…');
     expect(open).toHaveBeenCalledTimes(1);
-    expect(model.typed).toBe('foo');
+    expect(model.search.text).toBe('foo');
     expect(model.proposal).toBeNull();
   });
 

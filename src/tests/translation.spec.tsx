@@ -126,9 +126,14 @@ test('every text of the panel is translated', async () => {
       });
       check();
     }
-    await press('[role=tab]');
-    check();
-    expect(host.querySelectorAll('.ovl-History li')).toHaveLength(2);
+    const tabs = host.querySelectorAll('[role=tab]').length;
+    let changes = 0;
+    for (let tab = 0; tab < tabs; tab++) {
+      await press(`[role=tab]:nth-child(${tab + 1})`);
+      check();
+      changes += host.querySelectorAll('.ovl-History li').length;
+    }
+    expect(changes).toBe(2);
   });
 });
 
