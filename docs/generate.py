@@ -177,28 +177,48 @@ and works without a running server too. Requirements are written as for pip.
 | 0 | done |
 | 1 | failed, and nothing was changed; for `doctor`: a problem was found |
 | 2 | wrong usage |
+| 130 | stopped with Ctrl-C; nothing was changed |
+
+On a terminal there are headings, a little colour (not with `NO_COLOR`), and a bar for each package on its
+way. In a pipe there is none of it: one line for each row or result, nothing cut off, times in UTC.
+
+Every command has `-h`, and these, before its name or behind it:
+
+| argument | meaning |
+|---|---|
+| `-o NAME, --overlay NAME` | another overlay than the server's: its name, or its path (with a slash in it) |
+| `--json` | print one JSON document; an error is one too: `{{code, message, hint}}` |
+| `-q, --quiet` | print nothing but errors, or only what the command says below |
+
+Shapes of documents are shortened here; [the REST interface](rest.md) has them in full.
 """
+
+_COMMON = ("help", "json", "quiet", "overlay")
 
 
 def command_line() -> str:
     """Return the page of the command line."""
     parser = cli._parser()
-    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     parts = [COMMAND_LINE.format(description=parser.description)]
-    for name, sub in verbs.choices.items():
-        parts += [f"## overlay {name}\n", f"{sub.description}\n", "```text", _usage(name, sub), "```\n"]
-        rows = [(_invocation(a), a.help or "") for a in sub._actions if a.dest != "help"]
-        rows = [(left, right or "see above") for left, right in rows if left]
-        parts += ["| argument | meaning |", "|---|---|"]
-        parts += [f"| `{left}` | {right} |".replace("||", "|") for left, right in rows]
-        parts.append("")
+    for name, sub in cli.commands(parser).items():
+        about = " ".join((sub.description or "").split())
+        parts += [f"## overlay {name}\n", f"{about}\n", "```text", _usage(name, sub), "```\n"]
+        rows = [(_invocation(a), a.help or "see above") for a in sub._actions if a.dest not in _COMMON]
+        if rows:
+            parts += ["| argument | meaning |", "|---|---|"]
+            parts += [f"| `{left}` | {right} |" for left, right in rows] + [""]
+        parts += ["```sh", *(line[2:] for line in (sub.epilog or "").splitlines()[1:]), "```\n"]
+        if sub.get_default("shape"):
+            parts.append(
+                f"`--json`: `{sub.get_default('shape')}`. `--quiet`: {sub.get_default('quietly')}.\n"
+            )
     return "\n".join(parts)
 
 
 def _usage(name: str, parser: argparse.ArgumentParser) -> str:
     words = [f"overlay {name}"]
     for action in parser._actions:
-        if action.dest == "help":
+        if action.dest in _COMMON:
             continue
         text = _invocation(action, short=True)
         if action.option_strings:

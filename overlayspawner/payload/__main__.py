@@ -1,5 +1,7 @@
 """Verbs of ``overlay.pyz``: ``start`` (bootstrap), ``kernel`` (kernel launcher), ``cli``, ``wrap``.
 
+Anything else is a command of ``cli``: ``python overlay.pyz list`` is what a container without a hub has.
+
 Tiny on purpose: ``runpy`` compiles this file at each start, because a zip's ``__main__`` has no bytecode.
 """
 
@@ -10,7 +12,12 @@ MODULES = {"start": "bootstrap", "kernel": "kernel", "cli": "cli", "wrap": "wrap
 if __name__ == "__main__":
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb not in MODULES:
-        sys.exit(f"usage: overlay.pyz {'|'.join(MODULES)} ...")
+        verb = "cli"
+        sys.argv.insert(1, verb)
+        if not sys.flags.isolated:  # as our own commands are called: the user's modules are not ours
+            from os import execv
+
+            execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606
     root = ""
     if __file__.endswith("/overlayspawner/payload/__main__.py"):
         # installed, not the zip: perhaps into ~/.local, or into an image that an isolated env does not see

@@ -1,7 +1,7 @@
 """The command line ``overlay``: the same actions as the REST interface, in a terminal.
 
 It changes the overlay itself rather than asking the server to: it also works where no server runs. The lease
-keeps the two apart. Exit codes: 0 done, 1 failed and nothing was changed, 2 wrong usage.
+keeps the two apart. Exit codes: 0 done, 1 failed and nothing was changed, 2 wrong usage, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,12 +12,33 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from overlayspawner.payload import cli_changes, cli_context, cli_export, cli_output, cli_plan
+from overlayspawner.payload import cli_changes, cli_completion, cli_look, cli_output, cli_plan, cli_run
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.sentences import amount
 
 USAGE_CODES = ("bad-request", "bad-requirement", "option-not-allowed", "unknown-action")
 """Errors that are mistakes in the command: exit code 2."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+ALIASES = {
+    "add": "install",
+    "cleanup": "clean",
+    "exec": "run",
+    "freeze": "list",
+    "i": "install",
+    "info": "status",
+    "log": "history",
+    "ls": "list",
+    "new": "create",
+    "remove": "uninstall",
+    "revert": "undo",
+    "rm": "uninstall",
+    "rollback": "undo",
+    "show": "list",
+    "update": "upgrade",
+}
+"""What other tools call our commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,20 +49,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv:
         The arguments; those of the process when left out.
     """
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no such character shows another
+    options = argparse.Namespace(json=False)
     try:
+        options = _read(words)
         code: int = options.run(options)
         sys.stdout.flush()
     except OverlayError as e:
         cli_output.complain(e, options.json)
         return 2 if e.code in USAGE_CODES else 1
-    except KeyboardInterrupt:
-        cli_output.complain(OverlayError("cancelled"), options.json)
-        return 1
+    except KeyboardInterrupt as e:
+        cause = e.__cause__ if isinstance(e.__cause__, OverlayError) else OverlayError("cancelled")
+        cli_output.complain(cause, options.json)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`overlay list | head`) has enough. Python would complain again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return 0 if getattr(options, "done", False) else 1
     except OSError as e:
         what = f"{e.filename}: {e.strerror}" if e.filename else str(e)
         cli_output.complain(OverlayError("internal", f"The system reported an error: {what}."), options.json)
@@ -50,6 +77,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli_output.complain(_bug(e), options.json)
         return 1
     return code
+
+
+def _read(words: list[str]) -> argparse.Namespace:
+    """Take a command line apart; what is no command ends the process, as argparse does."""
+    parser = _parser()
+    verbs = commands(parser)
+    at = _first(words, parser)
+    if at == len(words) and not {"-h", "--help"} & set(words):
+        parser.print_help()
+        parser.exit(0)
+    if at < len(words) and words[at] not in verbs:
+        parser.error(_unknown(words[at], list(verbs)))
+    handed_on: list[str] = []
+    if words[at : at + 1] == ["run"]:
+        # its own words are no options of ours
+        at += 1 + _first(words[at + 1 :], verbs["run"])
+        words, handed_on = words[:at], words[at:]
+    options = parser.parse_args(words)
+    if handed_on or options.verb == "run":
+        options.command = handed_on[1:] if handed_on[:1] == ["--"] else handed_on
+    return options
+
+
+def _first(words: Sequence[str], parser: argparse.ArgumentParser) -> int:
+    """Return the place of the first word that is neither an option of a parser nor its value."""
+    values = {name for a in parser._actions if a.nargs is None for name in a.option_strings}
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] != "--":
+        at += 2 if words[at] in values else 1
+    return min(at, len(words))
+
+
+def _unknown(word: str, verbs: list[str]) -> str:
+    import difflib
+
+    near = [ALIASES[word]] if word in ALIASES else difflib.get_close_matches(word, verbs, 1, 0.6)
+    hint = f"Did you mean: overlay {near[0]}" if near else "`overlay --help` lists the commands"
+    return f"there is no command {cli_output.printable(word)!r}. {hint}"
 
 
 def _bug(error: Exception) -> OverlayError:
@@ -64,140 +129,86 @@ def _bug(error: Exception) -> OverlayError:
     return OverlayError("internal", text, "`overlay doctor` checks the overlay; please report this line.")
 
 
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the commands of the parser by name."""
+    found: dict[str, argparse.ArgumentParser] = next(
+        a for a in parser._actions if isinstance(a, argparse._SubParsersAction)
+    ).choices
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="overlay",
         description="Manage the Python packages you have on top of your server's image.",
-        epilog="Exit codes: 0 done, 1 failed and nothing was changed, 2 wrong usage.",
+        epilog="`overlay COMMAND --help` tells more, with examples. Exit codes: 0 done, 1 failed and nothing"
+        " was changed, 2 wrong usage, 130 after Ctrl-C.",
     )
     parser.add_argument("--runtime", default="", help=argparse.SUPPRESS)
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    _common(parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
 
-    def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.add_argument("--json", action="store_true", help="print one JSON document")
-        sub.set_defaults(run=run)
+    def verb(
+        name: str,
+        run: Any,
+        text: str,
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        more: str = "",
+        shape: str = "",
+        quiet: str = "nothing but errors",
+    ) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + (f". {more}" if more else "."),
+            epilog=_examples(examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.description = _wrapped(sub.description or "")
+        _common(sub, shape=shape, quiet=quiet, inner=True)
+        sub.set_defaults(run=run, shape=shape, quietly=quiet)
         return sub
 
-    cli_changes.add(verb)
-    cli_plan.add(verb)
-    cli_export.add(verb)
-    listing = verb("list", _list, "list installed packages")
-    listing.add_argument("--scope", choices=("overlay", "base", "user-site"), default="overlay")
-    verb("status", _status, "show which overlay this is and how it is")
-    verb("history", _history, "list the changes that were made: who, when, what")
-    doctor = verb("doctor", _doctor, "look for problems and explain them")
-    doctor.add_argument("--fix", action="store_true", help="repair what can be repaired")
+    for module in (cli_changes, cli_plan, cli_look, cli_run, cli_completion):
+        module.add(verb)
     return parser
 
 
-def _list(options: argparse.Namespace) -> int:
-    from overlayspawner.payload.dists import packages
+def _common(
+    parser: argparse.ArgumentParser,
+    *,
+    shape: str = "",
+    quiet: str = "nothing but errors",
+    inner: bool = False,
+) -> None:
+    """Declare what every command takes, before its name or behind it."""
 
-    context = cli_context.find(options.runtime, missing=True).for_changes()
-    # before the first installation there is no overlay, and nothing in it
-    nothing = options.scope == "overlay" and context.overlay is None and context.mode == "normal"
-    found = [] if nothing else packages(context, options.scope)
-    if options.json:
-        cli_output.as_json({"packages": found})
-        return 0
-    cli_output.table(
-        [(str(p["name"]), str(p["version"]), "requested" if p["requested"] else "") for p in found]
+    def given(value: object) -> Any:
+        return argparse.SUPPRESS if inner else value
+
+    if shape or not inner:
+        text = f"print one JSON document: {shape}" if shape else "print one JSON document"
+        parser.add_argument("--json", action="store_true", default=given(False), help=text)
+        parser.add_argument("-q", "--quiet", action="store_true", default=given(False), help=f"print {quiet}")
+    parser.add_argument(
+        "-o",
+        "--overlay",
+        metavar="NAME",
+        default=given(""),
+        help="another overlay than the server's: its name, or its path (with a slash in it)",
     )
-    return 0
 
 
-_SIZES = (
-    ("undo", "kept for undo"),
-    ("cache", "cache"),
-    ("other_envs", "other images"),
-    ("kept", "moved aside"),
-)
-"""What else takes space, as it was measured last; `overlay clean` frees it."""
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, 79)
 
 
-def _status(options: argparse.Namespace) -> int:
-    from overlayspawner.payload import report
-
-    data = report.status(cli_context.find(options.runtime, missing=True))
-    if options.json:
-        cli_output.as_json(data)
-        return 0
-    size, free = data["sizes"]["overlay"], data["sizes"]["free"]
-    rows = [
-        ("overlay", f"{data['overlay']} ({data['kind']}, {data['lifetime']})"),
-        ("path", str(data["path"] or "none yet")),
-        ("mode", str(data["mode"])),
-        ("next start", "safe: without the overlay" if data["next_start"] == "safe" else ""),
-        ("base", f"Python {data['base']['python']}, {data['base']['key']}"),
-        ("packages", "" if size is None else amount(size)),
-        ("free space", "" if free is None else amount(free)),
-        *((words, amount(data["sizes"][key])) for key, words in _SIZES if data["sizes"][key]),
-    ]
-    if data["base"]["changed"]:
-        rows.append(("image", "its packages have changed since the last change of the overlay"))
-    restore, undoable, pending = data["restore"], data["undoable"], data["pending"]
-    if restore is not None and restore["state"] != "done":
-        rows.append(("restore", " ".join(part for part in (restore["state"], restore["why"]) if part)))
-    if undoable is not None:
-        how = "" if undoable["offline"] else ", needs a download"
-        rows.append(("undo", f"change {undoable['revision']}{how}"))
-    if pending is not None:
-        count = sum(len(found) for found in pending.values())
-        rows.append(("edited by hand", f"{count} in requirements.txt: `overlay sync` does what it asks for"))
-    cli_output.table([row for row in rows if row[1]])
-    for item in restore["failed"] if restore is not None else ():
-        text = f"not restored: {item['requirement']}: {item['reason']} {item['hint']}"
-        cli_output.lines([text.rstrip()])
-    for item in data["notices"]:
-        cli_output.lines([f"notice [{item['code']}]: {item['message']} {item['hint']}".rstrip()])
-    return 0
-
-
-def _history(options: argparse.Namespace) -> int:
-    from overlayspawner.payload import report
-
-    found = report.history(cli_context.find(options.runtime, missing=True).for_changes())
-    if options.json:
-        cli_output.as_json({"revisions": found})
-        return 0
-    rows = []
-    undone = {revision.get("undoes") for revision in found}
-    for revision in found:
-        words = " ".join(str(word) for word in revision.get("argv", [revision.get("action")]))
-        if revision.get("action") == "undo":
-            words += "" if revision.get("undoes") else " (a reset)"
-            words += " (by a download)" if revision.get("undo") == "download" else ""
-        adopted = revision.get("action") == "adopt"
-        if not (revision.get("kept", True) or revision.get("id") in undone or adopted):
-            words += " (undo needs a download)"
-        if revision.get("folder"):
-            words += f" (moved to {revision['folder']})"
-        who = str(revision.get("who") or "")
-        rows.append((str(revision.get("id")), str(revision.get("when", "")), who, words))
-    cli_output.table(rows)
-    return 0
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from overlayspawner.payload import doctor
-
-    context = cli_context.find(options.runtime, missing=True).for_changes()
-    show = cli_output.progress(options.json)
-
-    def say(text: str) -> None:
-        show({"phase": "examining", "message": text})
-
-    fixed = doctor.fix(context, say=say) if options.fix else []
-    checks = doctor.examine(context, say=say)
-    show({"phase": "done"})
-    if options.json:
-        cli_output.as_json({"checks": checks, "fixed": fixed})
-    else:
-        cli_output.lines([line if line.startswith(doctor.NOT) else f"fixed: {line}" for line in fixed])
-        for check in checks:
-            mark = "ok  " if check["ok"] else "BAD "
-            cli_output.lines([f"{mark}{check['name']}: {check['message']}"])
-            if not check["ok"] and check["hint"]:
-                cli_output.lines([f"     {check['hint']}"])
-    return 0 if all(check["ok"] for check in checks) else 1
+def _examples(examples: Sequence[tuple[str, str]]) -> str:
+    if not examples:
+        return ""
+    width = max(len(command) for command, _ in examples)
+    rows = (f"  {command.ljust(width)}  {'# ' + note if note else ''}".rstrip() for command, note in examples)
+    return "Examples:\n" + "\n".join(rows)

@@ -11,13 +11,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from overlayspawner.payload import cli_context, cli_output
+from overlayspawner.payload import cli_context, cli_output, cli_progress
 from overlayspawner.payload.contract import OverlayError
 
 if TYPE_CHECKING:
     from overlayspawner.payload.given import Given
 
 WHO = "command line"
+
+_CHANGE = "{revision, plan, ...}"
+"""What a change returns, in short."""
 
 
 def add(verb: Any) -> None:
@@ -26,35 +29,92 @@ def add(verb: Any) -> None:
     Parameters
     ----------
     verb:
-        Called with name, function and help text, returns the parser of one command.
+        Called with name, function and help text, and perhaps with ``examples`` (commands and what they do),
+        ``more`` (text), ``shape`` (of the JSON document) and ``quiet`` (what is still printed then). Returns
+        the parser of one command.
     """
-    install = verb("install", _install, "install packages")
+    install = verb(
+        "install",
+        _install,
+        "install packages",
+        examples=(
+            ("overlay install humanize", ""),
+            ('overlay install "humanize>=4" "rich[jupyter]"', "versions and extras, as for pip"),
+            ("overlay install -r requirements.txt", "or pyproject.toml, uv.lock, environment.yml"),
+            ("overlay install -e .", "the project here, from where it lies"),
+        ),
+        shape=_CHANGE,
+    )
     add_given(install)
     _anyway(install)
-    uninstall = verb("uninstall", _uninstall, "remove packages and what only they needed")
-    uninstall.add_argument("names", nargs="+", metavar="NAME")
-    upgrade = verb(
-        "upgrade", _upgrade, "bring packages to their newest versions that fit; all without a name"
+    uninstall = verb(
+        "uninstall",
+        _uninstall,
+        "remove packages and what only they needed",
+        examples=(("overlay uninstall humanize", ""),),
+        shape=_CHANGE,
     )
-    upgrade.add_argument("names", nargs="*", metavar="NAME")
+    uninstall.add_argument("names", nargs="+", metavar="NAME", help="a package of `overlay list`")
+    upgrade = verb(
+        "upgrade",
+        _upgrade,
+        "bring packages to their newest versions that fit; all without a name",
+        examples=(
+            ("overlay upgrade humanize", "this one"),
+            ("overlay upgrade", "everything you installed; nothing of the image's"),
+        ),
+        shape=_CHANGE,
+    )
+    upgrade.add_argument("names", nargs="*", metavar="NAME", help="a package of `overlay list`")
     _anyway(upgrade)
-    _anyway(verb("sync", _sync, "make the overlay hold what requirements.txt asks for"))
-    undo = verb("undo", _undo, "undo a change; the latest without a number")
+    sync = verb(
+        "sync",
+        _sync,
+        "make the overlay hold what requirements.txt asks for",
+        examples=(("overlay sync", "after you edited the file by hand"),),
+        shape=_CHANGE,
+    )
+    _anyway(sync)
+    undo = verb(
+        "undo",
+        _undo,
+        "undo a change; the latest without a number",
+        examples=(("overlay undo", "the latest"), ("overlay undo 3", "that one of `overlay history`")),
+        shape=_CHANGE,
+    )
     undo.add_argument("revision", nargs="?", type=_number, metavar="N", help="a number of `overlay history`")
     restore = verb(
         "restore",
         _restore,
         "go back to what was there after a change; without a number, install again what should be there",
+        examples=(
+            ("overlay restore", "install again what is missing"),
+            ("overlay restore 3", "as it was after change 3"),
+        ),
+        shape=_CHANGE,
     )
     restore.add_argument(
         "revision", nargs="?", type=_number, metavar="N", help="a number of `overlay history`; 0: nothing"
     )
-    reset = verb("reset", _reset, "move everything aside and start over (`overlay undo` brings it back)")
+    reset = verb(
+        "reset",
+        _reset,
+        "move everything aside and start over (`overlay undo` brings it back)",
+        examples=(("overlay reset", ""), ("overlay reset --yes", "in a script")),
+        shape=_CHANGE,
+    )
     reset.add_argument("--yes", action="store_true", help="don't ask")
     imported = verb(
         "import",
         _import,
         "take over packages that were installed elsewhere; without a source, list what there is",
+        examples=(
+            ("overlay import", "what there is"),
+            ("overlay import user-site", "what `pip install --user` has left in ~/.local"),
+            ("overlay import ~/old-venv", "an environment"),
+            ("overlay import environment.yml", "a file: as much of it as can be had"),
+        ),
+        shape=f"{_CHANGE}; without a source {{user_site, other_user_sites, venvs, conda}}",
     )
     imported.add_argument(
         "source",
@@ -62,7 +122,17 @@ def add(verb: Any) -> None:
         metavar="SOURCE",
         help="user-site (~/.local), or the path of an environment or a file",
     )
-    clean = verb("clean", _clean, "free space; without a name, tell what could be freed")
+    clean = verb(
+        "clean",
+        _clean,
+        "free space; without a name, tell what could be freed",
+        examples=(
+            ("overlay clean", "what could be freed"),
+            ("overlay clean cache leftovers", "free that"),
+            ("overlay clean all --dry-run", ""),
+        ),
+        shape="{cleanup: [{what, name, bytes, later, why}], frees, ...}",
+    )
     clean.add_argument(
         "what",
         nargs="*",
@@ -71,7 +141,13 @@ def add(verb: Any) -> None:
         " replaced), kept (files that were nobody's), or all (but kept)",
     )
     clean.add_argument("--dry-run", action="store_true", help="only tell what would be freed")
-    safe = verb("safe", _safe, "start the server without the overlay, the next time only")
+    safe = verb(
+        "safe",
+        _safe,
+        "start the server without the overlay, the next time only",
+        examples=(("overlay safe", "then restart your server"), ("overlay safe --off", "")),
+        shape="{mode}",
+    )
     safe.add_argument("--off", action="store_true", help="take that back")
 
 
@@ -152,7 +228,7 @@ def _upgrade(options: argparse.Namespace) -> int:
 
     names = _names(options.names)
     if not names:
-        names = report.upgradable(cli_context.find(options.runtime).for_changes())
+        names = report.upgradable(cli_context.of(options).for_changes())
     return _ask_and_run(options, "upgrade", {"upgrade": names})
 
 
@@ -191,15 +267,17 @@ def _import(options: argparse.Namespace) -> int:
         return _run(options, "import", {"source": options.source})
     from overlayspawner.payload import importing
 
-    found = importing.found(cli_context.find(options.runtime, missing=True))
+    found = importing.found(cli_context.of(options, missing=True))
     if options.json:
         cli_output.as_json(found)
+        return 0
+    if options.quiet:
         return 0
     there = {"user-site": found["user_site"], **found["other_user_sites"]}
     rows = [(path, "1 package" if n == 1 else f"{n} packages") for path, n in there.items() if n]
     rows += [(path, "environment") for path in found["venvs"]]
     rows += [(path, "conda environment") for path in found["conda"]]
-    cli_output.table(rows)
+    cli_output.table(rows, ("Source", "What it is"))
     if not rows:
         cli_output.lines(
             ["There is nothing in your home to import. Files such as requirements.txt can be named."]
@@ -212,14 +290,16 @@ def _clean(options: argparse.Namespace) -> int:
     from overlayspawner.payload.sentences import amount
 
     cleanup.chosen(options.what)
-    context = cli_context.find(options.runtime).for_changes()
-    show = cli_output.progress(options.json)
+    context = cli_context.of(options).for_changes()
+    show = cli_output.progress(options.json or options.quiet)
     with interruptible() as cancel:
         result = cleanup.clean(
             context, options.what, dry_run=options.dry_run, on_event=show, cancel=cancel, who=WHO
         )
     if options.json:
         cli_output.as_json(result)
+        return 0
+    if options.quiet:
         return 0
     told = options.dry_run or not options.what
     rows = []
@@ -228,7 +308,7 @@ def _clean(options: argparse.Namespace) -> int:
         if item["later"]:
             size += f" (and {amount(item['later'])} once `undo` is cleaned too)"
         rows.append((item["what"], item["name"], item["why"] or size))
-    cli_output.table(rows)
+    cli_output.table(rows, ("What", "Name", "Frees" if told else "Freed"))
     total = amount(result["frees"])
     verb = "could be freed" if told else "freed"
     cli_output.lines([f"{total} {verb}." if rows else "There is nothing to clean up."])
@@ -240,11 +320,13 @@ def _clean(options: argparse.Namespace) -> int:
 def _safe(options: argparse.Namespace) -> int:
     from overlayspawner.payload import report
 
-    context = cli_context.find(options.runtime, missing=True)
+    context = cli_context.of(options, missing=True)
     report.ask_next(context, "normal" if options.off else "safe")
     mode = report.next_start(context)
     if options.json:
         cli_output.as_json({"mode": mode})
+    elif options.quiet:
+        pass
     elif mode == "safe":
         cli_output.lines(["The next start of your server is without the overlay. Restart it now."])
     else:
@@ -254,7 +336,13 @@ def _safe(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C sets, to end cleanly. Twice ends at once; the next change repairs."""
+    """Give an event that Ctrl-C sets, to end cleanly. Twice ends at once; the next change repairs.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        In the place of the error that tells that it was cancelled.
+    """
     cancel = threading.Event()
 
     def stop(number: int, frame: object) -> None:
@@ -264,6 +352,10 @@ def interruptible() -> Iterator[threading.Event]:
     previous = signal.signal(signal.SIGINT, stop)
     try:
         yield cancel
+    except OverlayError as e:
+        if e.code == "cancelled" and cancel.is_set():
+            raise KeyboardInterrupt from e
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -299,7 +391,7 @@ def _ask_and_run(
                 raise
         plan = plans.pop()
         plans.clear()
-        sys.stderr.write("\r\x1b[K")
+        cli_progress.clear()
         cli_output.lines(plan["sentences"])
         _ask("Install anyway?")
         options.anyway = True
@@ -315,11 +407,11 @@ def _run(
 ) -> int:
     from overlayspawner.payload import actions
 
-    context = cli_context.find(
-        options.runtime, create=action not in ("reset", "undo"), missing=action == "reset"
+    context = cli_context.of(
+        options, create=action not in ("reset", "undo"), missing=action == "reset"
     ).for_changes()
     context.spec.constraints = [*context.spec.constraints, *constraints]
-    show = cli_output.progress(options.json)
+    show = cli_output.progress(options.json or options.quiet)
     notes: list[str] = []
 
     def tell(event: dict[str, Any]) -> None:
@@ -332,8 +424,9 @@ def _run(
 
     with interruptible() as cancel:
         result = actions.run(context, action, request, on_event=tell, cancel=cancel, who=WHO)
+    options.done = True
     if options.json:
         cli_output.as_json(result)
-    else:
+    elif not options.quiet:
         cli_output.lines(notes + cli_output.told(result))
     return 0

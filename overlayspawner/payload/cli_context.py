@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
 
 from overlayspawner.payload.context import Context
-from overlayspawner.payload.contract import RUNTIME_ENV, OverlayError
+from overlayspawner.payload.contract import KINDS, RUNTIME_ENV, OverlayError, Spec
 
 
-def find(runtime: str = "", *, create: bool = False, missing: bool = False) -> Context:
+def of(options: argparse.Namespace, *, create: bool = False, missing: bool = False) -> Context:
+    """Return :func:`find` for the options that all commands have."""
+    return find(options.runtime, chosen=options.overlay, create=create, missing=missing)
+
+
+def find(
+    runtime: str = "", *, chosen: str = "", kind: str = "", create: bool = False, missing: bool = False
+) -> Context:
     """Return the context to look at, or to change, the overlay with.
 
     Parameters
     ----------
     runtime:
         The runtime dir, when it is not the one that the environment names.
+    chosen:
+        Name or path (with a slash in it) of an overlay, where it is not the server's, or the usual one.
+    kind:
+        The kind of an overlay that is made; what the hub, or the overlay itself, says when left out.
     create:
         Make an overlay where there is none (to install into it).
     missing:
@@ -33,17 +46,55 @@ def find(runtime: str = "", *, create: bool = False, missing: bool = False) -> C
             context = Context.load(directory)
         except (OSError, ValueError, KeyError, TypeError):
             pass  # the server that made it is gone
-    if context is None:
-        context = _look(create)
+    if context is None or chosen:
+        context = _look(context, chosen, kind, create)
     if not missing:
-        context.for_changes().require()
+        _require(context.for_changes())
     return context
 
 
-def _look(create: bool) -> Context:
-    """Find the overlay of this user without a server: in a hand-started container, on a plain machine."""
+def _require(context: Context) -> None:
+    """Make sure that there is an env.
+
+    Raises
+    ------
+    OverlayError
+        ``no-overlay``, ``env-broken``.
+    """
+    if context.runtime or (context.overlay is not None and context.env is not None):
+        context.require()
+        return
+    overlay = context.overlay
+    if overlay is None or context.spec.lifetime == "ephemeral":
+        where = "" if overlay is None else f" in {overlay.path}"
+        raise OverlayError(
+            "no-overlay",
+            f"There is no overlay{where} that could be used without a server.",
+            "`overlay create` makes one, and so does `overlay install`.",
+            status=409,
+        )
+    env = overlay.env(context.base)
+    if not os.path.lexists(env.path):
+        raise OverlayError(
+            "no-overlay",
+            f"The overlay in {overlay.path} holds no packages for this image's Python yet.",
+            "`overlay restore` installs what you had; `overlay create` begins with nothing.",
+            status=409,
+        )
+    raise OverlayError(
+        "env-broken",
+        f"The overlay's environment is damaged ({env.damage()}).",
+        "`overlay doctor --fix` mends it.",
+        status=409,
+    )
+
+
+def _look(server: Context | None, chosen: str, kind: str, create: bool) -> Context:
+    """Find the overlay of this user without a server: in a hand-started container, on a plain machine.
+
+    Also another overlay than the server's: it keeps the hub's rules then.
+    """
     from overlayspawner.payload import bootstrap
-    from overlayspawner.payload.contract import Spec
     from overlayspawner.payload.lease import storage_error
     from overlayspawner.payload.overlay import Overlay
     from overlayspawner.payload.probe import probe
@@ -55,7 +106,8 @@ def _look(create: bool) -> Context:
             "This is the overlay's own Python, which can't tell what its image holds.",
             "Run the command with the image's Python.",
         )
-    spec = bootstrap.read_spec(os.environ) or Spec()
+    given = server.spec if server is not None else bootstrap.read_spec(os.environ)
+    spec = Spec.from_dict((given or Spec()).to_dict())
     base = probe()
     home = bootstrap.find_home(os.environ)
     if not home:
@@ -70,10 +122,25 @@ def _look(create: bool) -> Context:
             f"This is root, but {home} belongs to another user, who could not change what root makes there.",
             "Run the command as that user.",
         )
+    if chosen:
+        _choose(spec, chosen)
+    elif given is None:
+        spec.path = _on_a_volume(spec.path, home)
+    path = overlay_path(spec, home)
+    if kind:
+        spec.kind = kind
+    elif given is None or chosen:
+        spec.kind = kind_of(path) or spec.kind
     context = Context(
-        spec=spec, base=base, home=home, runtime="", payload="", mode="normal", base_lock=base.lock()
+        spec=spec,
+        base=base,
+        home=home,
+        runtime="",
+        payload=bootstrap._payload(),
+        mode="normal",
+        base_lock=base.lock(),
     )
-    overlay = Overlay(overlay_path(spec, home), name=spec.name, kind=spec.kind, lifetime=spec.lifetime)
+    overlay = Overlay(path, name=spec.name, kind=spec.kind, lifetime=spec.lifetime)
     if spec.lifetime == "ephemeral":
         # its env lives and dies with a server; without one there is nothing to change
         context.overlay = overlay if os.path.isdir(overlay.path) else None
@@ -88,3 +155,49 @@ def _look(create: bool) -> Context:
         env = overlay.env(base)
         context.env = env if env.usable() else None
     return context
+
+
+def _choose(spec: Spec, chosen: str) -> None:
+    """Aim a spec at another overlay.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request`` for what is neither a name nor a path.
+    """
+    if "/" in chosen:
+        spec.path = os.path.abspath(os.path.expanduser(chosen))
+        chosen = os.path.basename(spec.path)
+    elif "{name}" not in spec.path:
+        spec.path = os.path.join(os.path.dirname(spec.path), chosen)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", chosen):
+        raise OverlayError(
+            "bad-request",
+            f"{chosen!r} is no name of an overlay.",
+            "Names are letters, digits, dots, dashes and underscores; a path has a slash in it.",
+        )
+    spec.name = chosen
+
+
+def _on_a_volume(path: str, home: str) -> str:
+    """Return where the overlay is: in the home, else on the only volume below the home that has one."""
+    if os.path.isdir(os.path.join(home, path)):
+        return path
+    try:
+        folders = [e.path for e in os.scandir(home) if e.is_dir(follow_symlinks=False)]
+    except OSError:
+        return path
+    found = [f for f in folders if os.path.ismount(f) and os.path.isdir(os.path.join(f, path))]
+    return os.path.join(found[0], path) if len(found) == 1 else path
+
+
+def kind_of(path: str) -> str:
+    """Return the kind that an overlay says it is of, or ``""``."""
+    from overlayspawner.payload import jsontext
+
+    try:
+        with open(os.path.join(path, "overlay.json"), encoding="utf-8") as f:
+            kind = jsontext.loads(f.read(65_536)).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return kind if kind in KINDS else ""

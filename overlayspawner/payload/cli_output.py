@@ -1,14 +1,25 @@
-"""How the command line shows things: tables, progress, errors."""
+"""How the command line shows things: tables, colours, errors. In a pipe: plain and whole."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import textwrap
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
+from overlayspawner.payload import cli_progress
 from overlayspawner.payload.contract import OverlayError
+
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+
+_LEAST = 12
+"""Columns that the one that gives way keeps, however narrow the terminal is."""
+
+progress = cli_progress.progress
 
 
 def as_json(data: object) -> None:
@@ -27,25 +38,80 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows with their columns below each other."""
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
-    lines(["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows])
+def paint(text: str, style: str, stream: TextIO | None = None) -> str:
+    """Return text in one of :data:`STYLES` where that is seen: on a terminal that nobody asked to be plain.
+
+    Parameters
+    ----------
+    stream:
+        Where it is printed; standard output when left out.
+    """
+    stream = stream or sys.stdout
+    if not text or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return text
+    return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if stream.isatty() else text
 
 
-def progress(quiet: bool) -> Callable[[dict[str, Any]], None]:
-    """Return what shows events: nothing in a pipe, one line that is written over in a terminal."""
-    if quiet or not sys.stderr.isatty():
-        return lambda event: None
+def table(
+    rows: Sequence[Sequence[str]],
+    heads: Sequence[str] = (),
+    *,
+    right: Sequence[int] = (),
+    cut: bool = False,
+) -> None:
+    """Print rows with their columns below each other; on a terminal with a heading, and as wide as that is.
 
-    def show(event: dict[str, Any]) -> None:
-        # 0 where the terminal doesn't tell
-        width = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-        text = "" if event.get("phase") == "done" else str(event.get("message") or "")
-        sys.stderr.write("\r\x1b[K" + printable(text)[:width])
-        sys.stderr.flush()
+    Parameters
+    ----------
+    rows, heads:
+        Texts, as many in each row as there are headings (if there are any).
+    right:
+        Columns of amounts.
+    cut:
+        Whether the last column is cut off where there is no room for it; else it goes on below.
+    """
+    if not rows:
+        return
+    cells = [[printable(cell) for cell in row] for row in rows]
+    terminal = sys.stdout.isatty()
+    shown = [list(heads), *cells] if terminal and heads else cells
+    widths = [max(_width(row[n]) for row in shown) for n in range(len(cells[0]))]
+    room = 0
+    if terminal:
+        room = max(_LEAST, shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1))
+    if terminal and heads:
+        print(paint(_row(list(heads), widths, right), "bold"))
+    for row in cells:
+        last = [row[-1]]
+        if room and _width(row[-1]) > room:
+            # a path that is longer than the line stays whole, so that it can be copied
+            last = [_cut(row[-1], room)] if cut else textwrap.wrap(row[-1], room, break_long_words=False)
+        print(_row([*row[:-1], last[0]], widths, right))
+        for more in last[1:]:
+            print(_row([*[""] * (len(row) - 1), more], widths, right))
 
-    return show
+
+def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
+    out = []
+    for n, cell in enumerate(cells):
+        space = " " * (widths[n] - _width(cell))
+        out.append(space + cell if n in right else cell + space)
+    return "  ".join(out).rstrip()
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes: two for a Chinese character, none for an accent of its own."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def _cut(text: str, room: int) -> str:
+    while _width(text) > room - 1:
+        text = text[: min(len(text) - 1, room)]
+    return text.rstrip() + "…"
 
 
 def told(result: Mapping[str, Any]) -> list[str]:
@@ -64,12 +130,12 @@ def told(result: Mapping[str, Any]) -> list[str]:
 
 def complain(error: OverlayError, in_json: bool) -> None:
     """Print an error: in JSON where the reader expects it, else for people."""
+    cli_progress.clear()
     if in_json:
         as_json(error.to_dict())
         return
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
-    texts = [f"overlay: {error.message} [{error.code}]", error.hint, *error.log.splitlines()[-15:]]
-    for line in texts:
+    name = paint("overlay:", "red", sys.stderr)
+    texts = [f"{error.message} [{error.code}]", error.hint, *error.log.splitlines()[-15:]]
+    for n, line in enumerate(texts):
         if line:
-            print(printable(line), file=sys.stderr)
+            print((f"{name} " if n == 0 else "") + printable(line), file=sys.stderr)

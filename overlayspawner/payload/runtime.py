@@ -170,9 +170,10 @@ def server_environment(
 
 def search_path(context: Context, path: str) -> str:
     """Return the ``PATH`` of kernels and terminals: ours, the overlay's, wrappers, then what was there."""
-    ours = [context.runtime + "/bin"]
+    here = context.runtime
+    ours = [here + "/bin"] if here else []
     if context.env is not None:
-        ours += [context.env.bin, context.runtime + "/wrappers"]
+        ours += [context.env.bin, here + "/wrappers"] if here else [context.env.bin]
     rest = [p for p in path.split(os.pathsep) if p not in ours]
     return os.pathsep.join(ours + rest)
 
@@ -277,14 +278,26 @@ def write_wrappers(context: Context) -> int:
     count = 0
     for name in sorted(os.listdir(source)):
         path = os.path.join(source, name)
-        if name.startswith(_NO_WRAPPER) or not os.path.isfile(path) or not os.access(path, os.X_OK):
-            continue
-        if not _runs_on(path, real):
+        if not _needs_wrapper(path, real):
             continue
         text = f'#!/bin/sh\nexec {shell_quote(context.env.python)} {shell_quote(path)} "$@"\n'
         _write(os.path.join(context.runtime, "wrappers", name), text, 0o755)
         count += 1
     return count
+
+
+def _needs_wrapper(path: str, interpreter: str) -> bool:
+    if os.path.basename(path).startswith(_NO_WRAPPER) or not os.path.isfile(path):
+        return False
+    return os.access(path, os.X_OK) and _runs_on(path, interpreter)
+
+
+def runs_on_base(context: Context, path: str) -> bool:
+    """Whether a program is a command of the image that needs a wrapper to see the overlay."""
+    folder = os.path.dirname(context.base.executable)
+    if context.spec.kind == "isolated" or os.path.realpath(os.path.dirname(path)) != os.path.realpath(folder):
+        return False
+    return _needs_wrapper(path, os.path.realpath(context.base.executable))
 
 
 def _runs_on(script: str, interpreter: str) -> bool:

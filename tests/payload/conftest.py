@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from overlayspawner.payload import bootstrap
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import Spec
 from overlayspawner.payload.probe import probe
+from tests.support.index import LocalIndex
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +60,34 @@ def open_overlay(home: Path, tmp_path: Path, pyz: str, monkeypatch: pytest.Monke
         return bootstrap.open_context(Spec(**spec), environ=env, base=found)  # type: ignore[arg-type]
 
     return do
+
+
+@pytest.fixture
+def environ(home: Path, index: LocalIndex) -> dict[str, str]:
+    # outside of any server: what a hand-started container or a plain machine has
+    path = os.path.dirname(sys.executable) + ":/usr/bin:/bin"
+    return {"HOME": str(home), "PATH": path, "PIP_INDEX_URL": index.url, "LANG": "C.UTF-8"}
+
+
+@pytest.fixture
+def overlay(
+    environ: dict[str, str], tmp_path: Path, pyz: str
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``overlay`` from the zip, isolated, as in a container."""
+
+    def run(*argv: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", pyz, "cli", *argv]
+        return subprocess.run(
+            command, env={**environ, **extra}, cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def used_home(tmp_path_factory: pytest.TempPathFactory, index: LocalIndex, pyz: str) -> Path:
+    """A home with something installed, for the tests that change nothing."""
+    home = tmp_path_factory.mktemp("used")
+    environ = {"HOME": str(home), "PATH": os.path.dirname(sys.executable), "PIP_INDEX_URL": index.url}
+    subprocess.run([sys.executable, "-I", pyz, "cli", "install", "tinydata"], env=environ, check=True)
+    return home

@@ -29,35 +29,6 @@ pytestmark = pytest.mark.slow
 Overlay = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def environ(home: Path, index: LocalIndex) -> dict[str, str]:
-    # outside of any server: what a hand-started container or a plain machine has
-    path = os.path.dirname(sys.executable) + ":/usr/bin:/bin"
-    return {"HOME": str(home), "PATH": path, "PIP_INDEX_URL": index.url, "LANG": "C.UTF-8"}
-
-
-@pytest.fixture
-def overlay(environ: dict[str, str], tmp_path: Path, pyz: str) -> Overlay:
-    """Run ``overlay`` from the zip, isolated, as in a container."""
-
-    def run(*argv: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-I", pyz, "cli", *argv]
-        return subprocess.run(
-            command, env={**environ, **extra}, cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def used_home(tmp_path_factory: pytest.TempPathFactory, index: LocalIndex, pyz: str) -> Path:
-    """A home with something installed, for the tests that change nothing."""
-    home = tmp_path_factory.mktemp("used")
-    environ = {"HOME": str(home), "PATH": os.path.dirname(sys.executable), "PIP_INDEX_URL": index.url}
-    subprocess.run([sys.executable, "-I", pyz, "cli", "install", "tinydata"], env=environ, check=True)
-    return home
-
-
 def env_python(home: Path) -> str:
     (python,) = (home / ".overlay" / "default" / "envs").glob("*/bin/python")
     return str(python)
@@ -245,7 +216,6 @@ def test_json(overlay: Overlay) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "word"),
     [
-        ((), 2, "usage"),
         (("explode",), 2, "usage"),
         (("install",), 2, "bad-request"),
         (("install", "--index-url=http://evil/", "tinyleaf"), 2, "usage"),
@@ -285,12 +255,6 @@ def test_failures_change_nothing_and_say_why(
     assert tree(used_home) == before
 
 
-@pytest.mark.parametrize("verb", ["export", "create", "run"])
-def test_verbs_that_are_not_there_are_not_listed(overlay: Overlay, verb: str) -> None:
-    assert overlay(verb).returncode == 2
-    assert not re.search(rf"^ +{verb} ", overlay("--help").stdout, re.MULTILINE)
-
-
 def test_quiet_in_a_pipe_and_progress_in_a_terminal(
     overlay: Overlay, environ: dict[str, str], pyz: str, tmp_path: Path
 ) -> None:
@@ -312,9 +276,9 @@ def test_quiet_in_a_pipe_and_progress_in_a_terminal(
         shown += chunk
     os.close(master)
     assert process.wait(60) == 0
-    assert b"\r\x1b[K" in shown and b"Installed tinytree 2.0." in shown
-    lines = re.split(rb"\r\x1b\[K|\r\n", shown)
-    assert max(map(len, lines)) <= 60
+    assert b"\r\x1b[J" in shown and b"Installed tinytree 2.0." in shown
+    lines = re.split(rb"\r(?:\x1b\[\d+A)?\x1b\[J|\r\n", shown)
+    assert max(len(line.decode()) for line in lines) <= 60
 
 
 def test_a_reader_that_has_enough(overlay: Overlay, environ: dict[str, str], pyz: str) -> None:
@@ -324,7 +288,7 @@ def test_a_reader_that_has_enough(overlay: Overlay, environ: dict[str, str], pyz
     command = [sys.executable, "-I", pyz, "cli", "list"]
     done = subprocess.run(command, env=environ, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(write)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_control_c_ends_cleanly(
@@ -344,7 +308,7 @@ def test_control_c_ends_cleanly(
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
+    assert (process.returncode, out) == (130, "")
     assert "[cancelled]" in err and "Traceback" not in err
     assert tree(home) == before
     assert overlay("install", "tinytree").returncode == 0
@@ -509,7 +473,7 @@ def test_a_plan(overlay: Overlay, home: Path) -> None:
     lines = [re.sub(" +", " ", line) for line in done.stdout.splitlines()]
     assert "Removes tinydata 1.0." in lines
     assert "- tinydata 1.0" in lines
-    assert any(line.startswith("+ tinyleaf 2.0 instead of 1.1 ") for line in lines)
+    assert any(re.fullmatch(r"\+ tinyleaf 2\.0 \d+ (bytes|kB) instead of 1\.1", line) for line in lines)
     assert any(re.fullmatch(r"\+ tinyscript 1\.0 \d+ (bytes|kB)", line) for line in lines)
     done = overlay("plan", "--json", "tinysdist", "--upgrade", "tinyleaf")
     found = json.loads(done.stdout)
