@@ -186,7 +186,7 @@ Every command has `-h`, and these, before its name or behind it:
 
 | argument | meaning |
 |---|---|
-| `-o NAME, --overlay NAME` | another overlay than the server's: its name, or its path (with a slash in it) |
+| `-n NAME, --overlay NAME` | another overlay than the server's: its name, or its path (with a slash in it) |
 | `--json` | print one JSON document; an error is one too: `{{code, message, hint}}` |
 | `-q, --quiet` | print nothing but errors, or only what the command says below |
 

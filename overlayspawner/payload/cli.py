@@ -12,7 +12,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from overlayspawner.payload import cli_changes, cli_completion, cli_look, cli_output, cli_plan, cli_run
+from overlayspawner.payload import (
+    cli_changes,
+    cli_completion,
+    cli_export,
+    cli_look,
+    cli_output,
+    cli_plan,
+    cli_run,
+)
 from overlayspawner.payload.contract import OverlayError
 
 USAGE_CODES = ("bad-request", "bad-requirement", "option-not-allowed", "unknown-action")
@@ -157,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         more: str = "",
         shape: str = "",
         quiet: str = "nothing but errors",
+        document: bool = True,
     ) -> argparse.ArgumentParser:
         sub = verbs.add_parser(
             name,
@@ -166,11 +175,11 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.description = _wrapped(sub.description or "")
-        _common(sub, shape=shape, quiet=quiet, inner=True)
+        _common(sub, shape=shape, quiet=quiet, document=document, inner=True)
         sub.set_defaults(run=run, shape=shape, quietly=quiet)
         return sub
 
-    for module in (cli_changes, cli_plan, cli_look, cli_run, cli_completion):
+    for module in (cli_changes, cli_plan, cli_look, cli_export, cli_run, cli_completion):
         module.add(verb)
     return parser
 
@@ -180,6 +189,7 @@ def _common(
     *,
     shape: str = "",
     quiet: str = "nothing but errors",
+    document: bool = True,
     inner: bool = False,
 ) -> None:
     """Declare what every command takes, before its name or behind it."""
@@ -187,12 +197,12 @@ def _common(
     def given(value: object) -> Any:
         return argparse.SUPPRESS if inner else value
 
-    if shape or not inner:
+    if document:
         text = f"print one JSON document: {shape}" if shape else "print one JSON document"
         parser.add_argument("--json", action="store_true", default=given(False), help=text)
         parser.add_argument("-q", "--quiet", action="store_true", default=given(False), help=f"print {quiet}")
     parser.add_argument(
-        "-o",
+        "-n",
         "--overlay",
         metavar="NAME",
         default=given(""),

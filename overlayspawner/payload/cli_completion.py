@@ -38,6 +38,7 @@ def add(verb: Any) -> None:
             ("overlay completion zsh > ~/.zfunc/_overlay", "a directory of your fpath"),
             ("overlay completion fish > ~/.config/fish/completions/overlay.fish", ""),
         ),
+        document=False,
     )
     completion.add_argument("shell", choices=sorted(_SHELLS), help="for which shell")
 
@@ -96,14 +97,14 @@ def _bash(commands: Commands) -> str:
         "    COMPREPLY=()\n"
         "    for ((n = 1; n < COMP_CWORD; n++)); do\n"
         "        case ${COMP_WORDS[n]} in\n"
-        "        -o | --overlay) ((n++)) ;;\n"
+        "        -n | --overlay) ((n++)) ;;\n"
         "        -*) ;;\n"
         "        *) verb=${COMP_WORDS[n]}; break ;;\n"
         "        esac\n"
         "    done\n"
         "    case $verb in\n"
         "        '')\n"
-        "            case $prev in -o | --overlay) return ;; esac\n"
+        "            case $prev in -n | --overlay) return ;; esac\n"
         '            options="--help --json --quiet --overlay"\n'
         f'            words="{" ".join(commands)}" ;;\n'
         "        run)\n"

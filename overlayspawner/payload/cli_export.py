@@ -13,7 +13,18 @@ from overlayspawner.payload.export import FILES
 
 def add(verb: Any) -> None:
     """Declare the command; see :func:`overlayspawner.payload.cli_changes.add`."""
-    export = verb("export", _export, "write the overlay down for use elsewhere")
+    export = verb(
+        "export",
+        _export,
+        "write the overlay down for use elsewhere",
+        examples=(
+            ("overlay export > requirements.txt", "what you asked for"),
+            ("overlay export --pinned", "with the versions that are installed"),
+            ("overlay export --format dockerfile -o Dockerfile", "an image that has it all"),
+        ),
+        shape="{format, filename, content, notes}",
+        quiet="no notes",
+    )
     export.add_argument(
         "--format",
         choices=tuple(FILES),
@@ -30,7 +41,7 @@ def _export(options: argparse.Namespace) -> int:
     from overlayspawner.payload import export_facts, files
     from overlayspawner.payload.export import export
 
-    facts = export_facts.read(cli_context.find(options.runtime).for_changes())
+    facts = export_facts.read(cli_context.of(options).for_changes())
     made = export(facts, options.format, pinned=options.pinned)
     content = str(made["content"])
     if options.output:
@@ -42,6 +53,8 @@ def _export(options: argparse.Namespace) -> int:
     if not options.output:
         sys.stdout.write(content)
         sys.stdout.flush()
+    if options.quiet:
+        return 0
     for note in made["notes"]:  # type: ignore[attr-defined]
         print(f"note: {cli_output.printable(note)}", file=sys.stderr)
     return 0

@@ -29,10 +29,11 @@ def add(verb: Any) -> None:
             ("overlay run python script.py", "the overlay's Python"),
             ("overlay run pytest -x", "also a command of the image sees your packages"),
             ("overlay run bash", "a shell in the overlay"),
-            ("overlay -o other run python", "another overlay"),
+            ("overlay -n other run python", "another overlay"),
         ),
         more="What follows CMD is handed on as it is. The exit code is the program's own; as in a shell, 127"
         " for a program that is not there, 126 for one that can't be run.",
+        document=False,
     )
     run.add_argument("command", nargs="*", metavar="CMD", help="the program and its arguments")
     create = verb(
@@ -42,7 +43,7 @@ def add(verb: Any) -> None:
         examples=(
             ("overlay create", "yours, where a server would make it"),
             ("overlay create teaching --kind isolated", "another one, that sees nothing of the image"),
-            ("overlay -o teaching install humanize", "and how it is used"),
+            ("overlay -n teaching install humanize", "and how it is used"),
             ("overlay create /data/env", "at another place"),
         ),
         more="A server uses the overlay that its hub names. Others are for `overlay run`. What is there"

@@ -155,14 +155,14 @@ def test_an_overlay_is_made_once(overlay: Overlay, home: Path) -> None:
 def test_another_one_sees_nothing_of_the_image(overlay: Overlay, home: Path, tmp_path: Path) -> None:
     made = json.loads(overlay("create", "teaching", "--kind", "isolated", "--json").stdout)
     assert (made["path"], made["created"]) == (f"{home}/.overlay/teaching", True)
-    assert overlay("-o", "teaching", "run", "python", "-c", "import pytest").returncode == 1
-    assert overlay("install", "-o", "teaching", "tinydata").returncode == 0
-    assert overlay("-o", "teaching", "list", "--quiet").stdout == "tinydata\n"
-    assert overlay("-o", "teaching", "run", "python", "-c", "import tinydata").returncode == 0
+    assert overlay("-n", "teaching", "run", "python", "-c", "import pytest").returncode == 1
+    assert overlay("install", "-n", "teaching", "tinydata").returncode == 0
+    assert overlay("-n", "teaching", "list", "--quiet").stdout == "tinydata\n"
+    assert overlay("-n", "teaching", "run", "python", "-c", "import tinydata").returncode == 0
     assert overlay("list").stdout == ""
     # and one at another place
     assert overlay("create", str(tmp_path / "data" / "mine")).returncode == 0
-    status = json.loads(overlay("-o", str(tmp_path / "data" / "mine"), "status", "--json").stdout)
+    status = json.loads(overlay("-n", str(tmp_path / "data" / "mine"), "status", "--json").stdout)
     assert (status["overlay"], status["path"]) == ("mine", str(tmp_path / "data" / "mine"))
     for name in ("..", "a b", "-x", "naïve"):
         assert overlay("create", "--", name).returncode == 2, name
@@ -172,7 +172,7 @@ def test_another_one_sees_nothing_of_the_image(overlay: Overlay, home: Path, tmp
 def test_another_overlay_keeps_the_hubs_rules(overlay: Overlay) -> None:
     spec = {SPEC_ENV: Spec(deny=["tinydata"]).to_json()}
     assert overlay("create", "other", **spec).returncode == 0
-    done = overlay("-o", "other", "install", "tinydata", **spec)
+    done = overlay("-n", "other", "install", "tinydata", **spec)
     assert (done.returncode, "[policy]" in done.stderr) == (1, True)
 
 
@@ -205,7 +205,7 @@ def test_help(overlay: Overlay) -> None:
     ("word", "meant"), [("instal", "install"), ("rm", "uninstall"), ("histroy", "history"), ("qqq", "--help")]
 )
 def test_a_command_that_is_not_there(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([word], ["--json", "-o", "list", word, "x"]):
+    for words in ([word], ["--json", "-n", "list", word, "x"]):
         with pytest.raises(SystemExit) as ended:
             cli.main(words)
         assert ended.value.code == 2
@@ -279,7 +279,7 @@ def test_bash_completes(used_home: Path, environ: dict[str, str], pyz: str, tmp_
     script.chmod(0o755)
     lines = {
         "overlay un": "uninstall undo",
-        "overlay -o list cre": "create",
+        "overlay -n list cre": "create",
         "overlay uninstall ": "tinydata",
         "overlay undo ": "1",
         "overlay list --scope ": "overlay base user-site",
