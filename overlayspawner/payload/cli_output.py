@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import textwrap
 import unicodedata
@@ -78,7 +77,7 @@ def table(
     widths = [max(_width(row[n]) for row in shown) for n in range(len(cells[0]))]
     room = 0
     if terminal:
-        room = max(_LEAST, shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1))
+        room = max(_LEAST, cli_progress.size(sys.stdout)[0] - sum(widths[:-1]) - 2 * (len(widths) - 1))
     if terminal and heads:
         print(paint(_row(list(heads), widths, right), "bold"))
     for row in cells:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 BARS = 8
 """Packages that have a line of their own at a time."""
@@ -60,18 +60,18 @@ def _erase() -> str:
     return "\r" + (f"\x1b[{_drawn - 1}A" if _drawn > 1 else "") + "\x1b[J"
 
 
-def _size() -> tuple[int, int]:
-    """Columns and lines of the terminal, which tells 0 where it doesn't know."""
+def size(stream: TextIO) -> tuple[int, int]:
+    """Return columns and lines of the terminal that a stream is printed on."""
     try:
-        size = os.get_terminal_size(sys.stderr.fileno())
+        found = os.get_terminal_size(stream.fileno())
     except OSError:
         return 80, 24
-    return size.columns or 80, size.lines or 24
+    return found.columns or 80, found.lines or 24  # 0 where the terminal doesn't know
 
 
 def _draw(texts: list[str]) -> None:
     global _drawn
-    width = _size()[0] - 1
+    width = size(sys.stderr)[0] - 1
     safe = ["".join(c if c.isprintable() else "?" for c in text)[:width] for text in texts]
     sys.stderr.write(_erase() + "\n".join(safe))
     sys.stderr.flush()
@@ -88,7 +88,7 @@ def _counted(known: dict[str, dict[str, Any]], expected: int) -> str:
 def _bars(known: dict[str, dict[str, Any]]) -> list[str]:
     from overlayspawner.payload.installer.progress import shown
 
-    columns, height = _size()
+    columns, height = size(sys.stderr)
     moving = [entry for entry in known.values() if entry["state"] in ("downloading", "building")]
     length = min(30, columns - 52)
     out = []

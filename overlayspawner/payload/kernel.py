@@ -13,6 +13,9 @@ import sys
 LITTLE = 16_000_000
 """Free bytes below which no bytecode is written, or a twentieth of a small volume."""
 
+_CHANGES = {"install", "uninstall", "remove", "update", "upgrade", "sync"}
+"""Words of pip, uv and conda that change something."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,9 +91,11 @@ def _is_short(path: str) -> bool:
 
 
 def _magics(context: Context) -> None:
-    """Let ``%pip`` and ``%uv`` run our commands, which record what they change."""
+    """Let ``%pip`` and ``%uv`` run our commands, which record what they change; ``%conda`` explains."""
     if context.env is None:
         return
+    from overlayspawner.payload.runtime import CONDA, CONDA_NOTE
+
     try:
         import functools
         import shlex
@@ -106,7 +111,10 @@ def _magics(context: Context) -> None:
                 original(self, line)
                 return
             self.shell.system(f"{shlex.quote(program)} {line}")
-            print("Restart the kernel if a package that it has loaded was changed.")
+            if _CHANGES & set(line.split()):
+                print(
+                    "Packages go into your overlay. Restart the kernel if one that it has loaded was changed."
+                )
 
         return run
 
@@ -115,6 +123,27 @@ def _magics(context: Context) -> None:
         program = os.path.join(context.runtime, "bin", name)
         if callable(original) and os.access(program, os.X_OK):
             setattr(PackagingMagics, name, magic(program, original))
+    note = os.path.join(context.runtime, CONDA_NOTE)
+    for name in CONDA:
+        original = getattr(PackagingMagics, name, None)
+        if callable(original):
+            setattr(PackagingMagics, name, _conda_magic(name, note, original))
+
+
+def _conda_magic(name: str, note: str, original: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
+    """Let ``%conda`` explain itself: in an overlay IPython refuses it, in words that lead nowhere."""
+    import functools
+    import shlex
+
+    @functools.wraps(original)
+    def run(self: Any, line: str) -> None:
+        if _CHANGES & set(line.split()) and os.access(note, os.X_OK):
+            self.shell.system(f"{shlex.quote(note)} {name} {line}")
+            print("Nothing was changed. In a terminal the command would be run.")
+        else:
+            original(self, line)
+
+    return run
 
 
 def _watch_end(mark: str) -> Callable[[], None]:

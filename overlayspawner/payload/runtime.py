@@ -49,6 +49,9 @@ _FOLDERS = (
     *("bin", PLAIN, "wrappers", "terminal", "jupyter", "starting", "notices"),
     *("share", "share/jupyter", "share/jupyter/kernels", "share/jupyter/labextensions"),
 )
+CONDA = ("conda", "mamba", "micromamba")
+CONDA_NOTE = "terminal/conda-note"
+"""Script in a runtime dir that explains what a command of conda would change; only where there is a conda."""
 # Commands that must go on acting on the base, or that the overlay has its own of.
 _NO_WRAPPER = ("jupyter", "pip", "conda", "mamba", "python", "activate", "deactivate", "overlay", "uv")
 
@@ -260,6 +263,21 @@ def _bashrc(context: Context) -> str:
         f"export PATH JUPYTER_PATH={shell_quote(context.runtime + '/share/jupyter')}"
         '"${JUPYTER_PATH:+:$JUPYTER_PATH}"\n'
     )
+    # the first TAB asks for the rest; `conda init` has made functions, which no PATH can stand before
+    note = shell_quote(os.path.join(context.runtime, CONDA_NOTE))
+    text += (
+        'if [ -n "${BASH_VERSION-}" ]; then\n'
+        '    _overlay() { eval "$(overlay completion bash)" && return 124; }\n'
+        "    complete -o default -F _overlay overlay\n"
+        f"    for _overlay_tool in {' '.join(CONDA)}; do\n"
+        '        [ "$(type -t $_overlay_tool)" = function ] || continue\n'
+        '        eval "_overlay_$(declare -f $_overlay_tool)"\n'
+        f'        eval "$_overlay_tool() {{ [ ! -x {note} ] || {note} $_overlay_tool \\"\\$@\\";'
+        ' _overlay_$_overlay_tool \\"\\$@\\"; }"\n'
+        "    done\n"
+        "    unset _overlay_tool\n"
+        "fi\n"
+    )
     if context.env is not None:
         text += f"export VIRTUAL_ENV={shell_quote(context.env.path)}\n"
     return text
@@ -271,6 +289,9 @@ def write_wrappers(context: Context) -> int:
     The image's ``ipython``, ``pytest``, ``dask`` name the base's interpreter in their first line and would
     not see the overlay. Reads the first line of each file in the base's ``bin``: not for the start path.
     """
+    from overlayspawner.payload.conda import write_conda
+
+    write_conda(context)
     if context.env is None or context.spec.kind == "isolated":
         return 0  # an isolated env does not have the modules that the image's commands are made of
     source = os.path.dirname(context.base.executable)

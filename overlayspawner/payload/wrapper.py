@@ -20,8 +20,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from overlayspawner.payload import asked, files, procs
+from overlayspawner.payload import asked, files, procs, wrapper_words
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.dists import overlay_dists
 from overlayspawner.payload.runtime import PLAIN, WRAPPED
 
 TYPE_CHECKING = False
@@ -53,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
     if ctx is None or ctx.env is None:
         return _become(plain)
     command = asked.read([tool, *words])
+    if tool == "pip" and command.verb == "install" and asked.ELSEWHERE & set(command.options) == {"--user"}:
+        words = wrapper_words.without_user(words)
+        plain, command = [plain[0], *words], asked.read([tool, *words])
     if not command.aims_here(os.environ, ctx.env.path):
         return _become(plain)
     try:
@@ -126,6 +130,7 @@ def _run(ctx: Context, command: asked.Command, plain: Sequence[str], argv: Seque
             adopt.settle(ctx, lease)  # what came before this command is not its doing
         except (OverlayError, OSError) as e:
             return _complain(e)
+        before = overlay_dists(env)
         report = os.path.join(ctx.runtime, f"pip-report-{os.getpid()}.json")
         environ = _environ(ctx, command, report)
         if ctx.spec.only_binary and command.verb != "uninstall":
@@ -141,6 +146,9 @@ def _run(ctx: Context, command: asked.Command, plain: Sequence[str], argv: Seque
             told = _read_report(report)
             files.discard(report)
         _record(ctx, lease, argv if rc == 0 else (), told if rc == 0 else None, who)
+        if rc == 0:
+            words = wrapper_words.after_uninstall(ctx, command.names(), before)
+            wrapper_words.say(words or wrapper_words.hidden(ctx, command, before))
     return rc
 
 
