@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -22,7 +19,14 @@ def notebook(server: Server, name: str, *cells: str) -> str:
         "nbformat": 4,
         "nbformat_minor": 5,
         "cells": [
-            {"id": f"c{i}", "cell_type": "code", "source": text, "metadata": {}, "outputs": [], "execution_count": None}
+            {
+                "id": f"c{i}",
+                "cell_type": "code",
+                "source": text,
+                "metadata": {},
+                "outputs": [],
+                "execution_count": None,
+            }
             for i, text in enumerate(cells)
         ],
     }
@@ -43,7 +47,9 @@ def run(page: Page, index: int) -> Locator:
 
 
 def test_explore(pages: Pages, hub: RunningHub, server: Server, user: str) -> None:
-    path = notebook(server, "one.ipynb", "import tinyleaf\ntinyleaf.__version__", "import cv2", "import nowheretobefound")
+    path = notebook(
+        server, "one.ipynb", "import tinyleaf\ntinyleaf.__version__", "import cv2", "import nowheretobefound"
+    )
     page = pages.context().new_page()
     login(page, hub, user)
     page.goto(f"{hub.host}/user/{user}/{path}")
