@@ -1,4 +1,4 @@
-"""OverlayKubeSpawner where no cluster is needed: an API that is a real HTTP server of the test's own."""
+"""OverlayKubeSpawner where no cluster is needed."""
 
 from __future__ import annotations
 

@@ -64,15 +64,23 @@ class Namespace:
         group may write to, as volumes do with ``fsGroup``.
     rules:
         The rules of the hub's Role.
+    hub_of:
+        The namespace of the hub's service account, when it is another one.
     """
 
     def __init__(
-        self, cluster: Cluster, *, volumes: int = 8, rules: list[dict[str, Any]] | None = None
+        self,
+        cluster: Cluster,
+        *,
+        volumes: int = 8,
+        rules: list[dict[str, Any]] | None = None,
+        hub_of: str = "",
     ) -> None:
         self.cluster = cluster
         self.name = f"ovltest-{uuid.uuid4().hex[:8]}"
         self._rules = ROLE if rules is None else rules
         self._volumes = volumes
+        self._hub_of = hub_of or self.name
         self._directory = tempfile.TemporaryDirectory(prefix="overlay-kube-")
         self.directory = Path(self._directory.name)
 
@@ -97,7 +105,8 @@ class Namespace:
                     },
                 },
             )
-        call("create_namespaced_service_account", name, {"metadata": {"name": "hub"}})
+        if self._hub_of == name:
+            call("create_namespaced_service_account", name, {"metadata": {"name": "hub"}})
         rbac = {"api": "RbacAuthorizationV1Api"}
         call("create_namespaced_role", name, {"metadata": {"name": "hub"}, "rules": self._rules}, **rbac)
         call(
@@ -105,7 +114,7 @@ class Namespace:
             name,
             {
                 "metadata": {"name": "hub"},
-                "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": name}],
+                "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": self._hub_of}],
                 "roleRef": {"kind": "Role", "name": "hub", "apiGroup": "rbac.authorization.k8s.io"},
             },
             **rbac,
