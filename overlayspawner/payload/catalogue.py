@@ -30,6 +30,12 @@ FRESH = 600.0
 FRESH_FAILURE = 15.0
 """Seconds for which an index that could not be asked is not asked again by what a user types."""
 
+SOON = 3.0
+"""Seconds that somebody who types waits for the index."""
+
+AT_ONCE = 8
+"""Names that are looked at for those who type at the same time."""
+
 MAX_KEPT = 128
 """Projects that are remembered."""
 
@@ -94,8 +100,50 @@ class Catalogue:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._down = (0.0, Project("unreachable"))
+        self._glances = 0
 
-    def project(self, name: str, *, about: bool = False, gently: bool = False) -> Project:
+    def glance(self, name: str) -> Project:
+        """Return what the indexes say about a project, for somebody who types: soon, or ``unreachable``.
+
+        An index that did not answer a moment ago is not asked; what it says too late is there next time.
+
+        Parameters
+        ----------
+        name:
+            As for :meth:`project`.
+
+        Raises
+        ------
+        OverlayError
+            As :meth:`project`.
+        """
+        with self._lock:
+            entry = self._entries.get(name)
+            until, down = self._down
+            known = entry is not None and time.monotonic() < entry.until
+            if not known and (time.monotonic() < until or self._glances >= AT_ONCE):
+                return down
+            self._glances += 1
+        out: list[Project] = []
+        errors: list[OverlayError] = []
+
+        def look() -> None:
+            try:
+                out.append(self.project(name, about=True))
+            except OverlayError as e:
+                errors.append(e)
+            finally:
+                with self._lock:
+                    self._glances -= 1
+
+        thread = threading.Thread(target=look, daemon=True, name="overlay-glance")
+        thread.start()
+        thread.join(SOON)
+        if errors:
+            raise errors[0]
+        return out[0] if out else Project("unreachable")
+
+    def project(self, name: str, *, about: bool = False) -> Project:
         """Return what the indexes say about a project. Bounded in time and bytes.
 
         Parameters
@@ -104,8 +152,6 @@ class Catalogue:
             Normalised; what can't be a name is ``missing``.
         about:
             Ask for its summary and home page too, with a second request.
-        gently:
-            Don't ask an index that did not answer a moment ago.
 
         Raises
         ------
@@ -119,9 +165,6 @@ class Catalogue:
             self._entries.move_to_end(name)
             while len(self._entries) > MAX_KEPT:
                 self._entries.popitem(last=False)
-            until, down = self._down
-        if gently and time.monotonic() < until and entry.until == 0.0:
-            return down
         with entry.lock:
             index = None
             if time.monotonic() >= entry.until:

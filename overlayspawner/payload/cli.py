@@ -16,6 +16,7 @@ from overlayspawner.payload import (
     cli_changes,
     cli_completion,
     cli_export,
+    cli_find,
     cli_look,
     cli_output,
     cli_plan,
@@ -33,12 +34,14 @@ ALIASES = {
     "add": "install",
     "cleanup": "clean",
     "exec": "run",
+    "find": "search",
     "freeze": "list",
     "i": "install",
     "info": "status",
     "log": "history",
     "ls": "list",
     "new": "create",
+    "outdated": "list --outdated",
     "remove": "uninstall",
     "revert": "undo",
     "rm": "uninstall",
@@ -179,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run, shape=shape, quietly=quiet)
         return sub
 
-    for module in (cli_changes, cli_plan, cli_look, cli_export, cli_run, cli_completion):
+    for module in (cli_changes, cli_plan, cli_look, cli_find, cli_export, cli_run, cli_completion):
         module.add(verb)
     return parser
 

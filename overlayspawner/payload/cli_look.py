@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from overlayspawner.payload import cli_context, cli_output
+from overlayspawner.payload import cli_context, cli_find, cli_output
 from overlayspawner.payload.sentences import amount
 
 
@@ -20,9 +20,10 @@ def add(verb: Any) -> None:
         examples=(
             ("overlay list", "what you have installed"),
             ("overlay list --scope base", "what the image has"),
+            ("overlay list --outdated", "what has a newer version that fits; asks the index"),
             ("overlay list --quiet", "names only"),
         ),
-        shape="{packages: [{name, version, where, requested, shadows, size, summary}]}",
+        shape="{packages: [{name, version, where, requested, administrator, shadows, size, summary}]}",
         quiet="names only",
     )
     listing.add_argument(
@@ -30,6 +31,9 @@ def add(verb: Any) -> None:
         choices=("overlay", "base", "user-site"),
         default="overlay",
         help="yours (overlay), the image's (base), or those in ~/.local (user-site)",
+    )
+    listing.add_argument(
+        "--outdated", action="store_true", help="what you asked for and has a newer version that fits"
     )
     verb(
         "status",
@@ -62,6 +66,8 @@ def add(verb: Any) -> None:
 def _list(options: argparse.Namespace) -> int:
     from overlayspawner.payload.dists import packages
 
+    if options.outdated:
+        return cli_find.outdated(options)
     context = cli_context.of(options, missing=True).for_changes()
     # before the first installation there is no overlay, and nothing in it
     nothing = options.scope == "overlay" and context.overlay is None and context.mode == "normal"

@@ -134,7 +134,7 @@ def search(ctx: Context, catalogue: Catalogue, text: str) -> dict[str, Any]:
     scores, near = _scores(query, there, popular)
     project = None
     if query.name and query.name not in there:
-        project = catalogue.project(query.name, about=True, gently=True)
+        project = catalogue.glance(query.name)
     hit = project if project is not None and project.state == "found" else None
     if hit is not None and query.name not in scores:
         scores[query.name] = _EXACT

@@ -17,7 +17,7 @@ class SearchHandler(OverlayHandler):
         """Answer with what is found, the best first."""
         self.only_arguments("q")
         text = self.get_query_argument("q", "", strip=False)
-        self.reply(await self.service.ask_index(lambda: self.service.search(text)))
+        self.reply(await self.service.ask_index(lambda: self.service.finder.search(text)))
 
 
 class ProjectHandler(OverlayHandler):
@@ -28,7 +28,7 @@ class ProjectHandler(OverlayHandler):
     async def get(self, name: str) -> None:
         """Describe it, with its versions."""
         self.only_arguments()
-        self.reply(await self.service.ask_index(lambda: self.service.project(name)))
+        self.reply(await self.service.ask_index(lambda: self.service.finder.project(name)))
 
 
 class UpdatesHandler(OverlayHandler):
@@ -39,7 +39,7 @@ class UpdatesHandler(OverlayHandler):
     async def get(self) -> None:
         """List them."""
         self.only_arguments()
-        self.reply(await self.service.ask_index(self.service.updates))
+        self.reply(await self.service.ask_index(self.service.finder.updates))
 
 
 class ModulesHandler(OverlayHandler):

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from overlayspawner.payload import (
-    actions,
-    catalogue,
-    dists,
-    gate,
-    interrupted,
-    modules,
-    report,
-    search,
-    sizes,
-)
-from overlayspawner.payload.catalogue import Catalogue
+from overlayspawner.payload import actions, dists, gate, interrupted, report, sizes
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.follow import Follower
@@ -31,7 +21,9 @@ from overlayspawner.payload.requirements import parse
 from overlayspawner.payload.server import body
 from overlayspawner.payload.server.jobs import FINISHED, Event, Job, JobRunner
 from overlayspawner.payload.server.tidying import Tidier
-from overlayspawner.payload.updates import Updates
+
+if TYPE_CHECKING:
+    from overlayspawner.payload.finder import Finder
 
 READ_TIMEOUT = 20.0
 """Seconds that a request waits for the user's storage."""
@@ -45,7 +37,7 @@ PLAN_TIMEOUT = 120.0
 ASK_TIMEOUT = 60.0
 """Seconds that a request may wait for the package index."""
 
-MAX_ASKING = 8
+MAX_ASKING = 16
 """Requests that may wait for the package index at the same time."""
 
 MAX_PLANS = 4
@@ -83,12 +75,17 @@ class Service:
         self._readers = 0
         self._plans = 0
         self._asking = 0
-        self._catalogue = Catalogue(context.for_changes)
-        self._updates = Updates(self._catalogue)
         self._tidier = Tidier(context.for_changes, log)
         self.refresh_pages: Callable[[], bool] = lambda: False
         """Brings pages up to date with the overlay; returns whether they differ now."""
         self.jobs = JobRunner(self._work, on_change=self._changed, on_bug=self._bug, held=self._noted)
+
+    @functools.cached_property
+    def finder(self) -> Finder:
+        """What finds packages: loaded when somebody looks for one, not while the server starts."""
+        from overlayspawner.payload.finder import Finder
+
+        return Finder(self.context.for_changes)
 
     def follow(self) -> None:
         """Look whether a repair in a terminal has brought an overlay back. Never raises."""
@@ -133,21 +130,9 @@ class Service:
 
         return sent.read(*body.given(request))
 
-    def search(self, text: str) -> dict[str, Any]:
-        """Return the packages that are found by what somebody types."""
-        return search.search(self.context.for_changes(), self._catalogue, text)
-
-    def project(self, name: str) -> dict[str, Any]:
-        """Return what the index has of a package."""
-        return catalogue.details(self.context.for_changes(), self._catalogue, name)
-
-    def updates(self) -> dict[str, Any]:
-        """Return what could be upgraded."""
-        return self._updates.find(self.context.for_changes())
-
     def modules(self, name: str) -> dict[str, Any]:
         """Return the packages that are known to have a module."""
-        found = modules.packages(self.context.for_changes(), name)
+        found = self.finder.modules(name)
         job = self.jobs.current()
         return {**found, "restoring": found["restoring"] or (job is not None and job.action == "restore")}
 
