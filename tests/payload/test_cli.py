@@ -81,6 +81,29 @@ def test_a_day(overlay: Overlay, home: Path) -> None:
     assert examined.returncode == 0 and "BAD" not in examined.stdout, examined.stdout
 
 
+def test_searching_and_what_is_outdated(overlay: Overlay, home: Path) -> None:
+    assert overlay("list", "--outdated").stdout == "" and not list(home.iterdir())
+    found = overlay("search", "tinyleaf")
+    assert found.returncode == 0 and "A test package called tinyleaf." in found.stdout, found
+    assert overlay("search", "scikit", "learn").stdout.split()[0] == "scikit-learn"
+    assert json.loads(overlay("search", "--json", "tinyleaf").stdout)["index"] == "found"
+    assert "owned" in overlay("search", "tinyhtml").stdout
+    assert overlay("install", "tinytree==1.0", "tinyscript").returncode == 0
+    assert overlay("list", "--outdated").stdout == ""
+    requirements = home / ".overlay" / "default" / "requirements.txt"
+    requirements.write_text(requirements.read_text().replace("tinytree==1.0", "tinytree"))
+    assert overlay("list", "--outdated").stdout.split() == ["tinytree", "1.0", "2.0"]
+    updates = json.loads(overlay("list", "--outdated", "--json").stdout)["updates"]
+    assert updates == [{"name": "tinytree", "version": "1.0", "newest": "2.0"}]
+    assert overlay("list", "--outdated", "--scope", "base").returncode == 2
+    dead = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    done = overlay("list", "--outdated", **dead)
+    assert (done.returncode, done.stdout) == (1, "") and "did not answer" in done.stderr
+    done = overlay("search", "tinyscript2", **dead)
+    assert done.returncode == 0 and "did not answer" in done.stderr
+    assert done.stdout.split()[:4] == ["tinyscript", "1.0", "installed", "A"]
+
+
 def test_undo_restore_and_history(overlay: Overlay, home: Path) -> None:
     overlay("install", "tinytree==1.0")
     overlay("install", "tinytree==2.0", "tinydata")
