@@ -170,7 +170,8 @@ COMMAND_LINE = """# Command line
 {description}
 
 `overlay` is on the `PATH` of the server's terminals and kernels. It uses the same code as the REST interface,
-and works without a running server too. Requirements are written as for pip.
+and works without a running server too: see [In a terminal](../how-to/terminal.md). Requirements are written
+as for pip.
 
 | exit status | meaning |
 |---|---|

@@ -126,7 +126,7 @@ def _zsh(commands: Commands) -> str:
     for name, parser in commands.items():
         line = f"  {name}) given=({' '.join(_options(parser))})"
         if name in _ASKED:
-            line += f"; [[ $PREFIX == -* ]] || given+=($({_ASKED[name]} 2>/dev/null))"
+            line += f"; [[ $PREFIX == -* ]] || given=($({_ASKED[name]} 2>/dev/null))"
         cases.append(line + " ;;\n")
     files = "|".join(name for name in _FILES if name in commands)
     return (
@@ -155,7 +155,7 @@ def _fish(commands: Commands) -> str:
         out.append(f"complete -c overlay -n __fish_use_subcommand -a {name} -d {_quoted(_help(parser))}")
         seen = f"'__fish_seen_subcommand_from {name}'"
         if name == "run":
-            out.append(f"complete -c overlay -n {seen} -a '(__fish_complete_subcommand)'")
+            out.append(f"complete -c overlay -n {seen} -x -a '(__fish_complete_subcommand --fcs-skip=2)'")
             continue
         for action in parser._actions:
             names = "".join(

@@ -54,7 +54,7 @@ def find(
 
 
 def _require(context: Context) -> None:
-    """Make sure that there is an env.
+    """Make sure that there is an env, or say what is missing and what makes one.
 
     Raises
     ------
@@ -64,12 +64,20 @@ def _require(context: Context) -> None:
     if context.runtime or (context.overlay is not None and context.env is not None):
         context.require()
         return
+    from overlayspawner.payload.storage import overlay_path
+
     overlay = context.overlay
-    if overlay is None or context.spec.lifetime == "ephemeral":
-        where = "" if overlay is None else f" in {overlay.path}"
+    if context.spec.lifetime == "ephemeral":
         raise OverlayError(
             "no-overlay",
-            f"There is no overlay{where} that could be used without a server.",
+            "An ephemeral overlay lives and dies with a server, and there is none.",
+            "Start your server, or choose another overlay with --overlay.",
+            status=409,
+        )
+    if overlay is None:
+        raise OverlayError(
+            "no-overlay",
+            f"There is no overlay in {overlay_path(context.spec, context.home)} yet.",
             "`overlay create` makes one, and so does `overlay install`.",
             status=409,
         )
@@ -109,6 +117,7 @@ def _look(server: Context | None, chosen: str, kind: str, create: bool) -> Conte
     given = server.spec if server is not None else bootstrap.read_spec(os.environ)
     spec = Spec.from_dict((given or Spec()).to_dict())
     base = probe()
+    base.executable = _as_a_server(base.executable)
     home = bootstrap.find_home(os.environ)
     if not home:
         raise OverlayError("home-unknown", hint="Set the variable HOME.")
@@ -155,6 +164,24 @@ def _look(server: Context | None, chosen: str, kind: str, create: bool) -> Conte
         env = overlay.env(base)
         context.env = env if env.usable() else None
     return context
+
+
+def _as_a_server(executable: str) -> str:
+    """Return this Python as the first line of a server's command names it: `python` and `python3` are one.
+
+    It is a part of the base's fingerprint: by another name the image would seem to have changed.
+    """
+    folder = os.path.dirname(executable)
+    for name in ("jupyterhub-singleuser", "jupyter-server", "jupyter", "pip"):
+        try:
+            with open(os.path.join(folder, name), "rb") as f:
+                line = f.readline(512)
+        except OSError:
+            continue
+        named = os.fsdecode(line[2:].strip().split(b" ")[0]) if line.startswith(b"#!") else ""
+        if os.path.dirname(named) == folder and os.path.realpath(named) == os.path.realpath(executable):
+            return named
+    return executable
 
 
 def _choose(spec: Spec, chosen: str) -> None:

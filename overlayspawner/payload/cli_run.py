@@ -55,6 +55,22 @@ def add(verb: Any) -> None:
         "--kind", choices=KINDS, help="overlay: sees the image's packages; isolated: does not"
     )
 
+    pyz = verb(
+        "pyz",
+        _pyz,
+        "write this command into a file, for containers without a hub",
+        examples=(
+            ("overlay pyz ~/overlay.pyz", "then, in such a container:"),
+            ("python ~/overlay.pyz list", ""),
+            ("python ~/overlay.pyz run bash", "a shell in your overlay"),
+        ),
+        more="Any Python from 3.9 on runs it. Use the image's: it is the one that the packages are for.",
+        shape="{file, bytes}",
+    )
+    pyz.add_argument(
+        "file", nargs="?", default="overlay.pyz", metavar="FILE", help="default: overlay.pyz here"
+    )
+
 
 def environment(context: Context) -> dict[str, str]:
     """Return the environment of a program in the overlay: as of a kernel of it.
@@ -105,6 +121,35 @@ def _run(options: argparse.Namespace) -> int:
     except OSError as e:
         print(f"overlay: {cli_output.printable(path)} can't be run: {e.strerror}.", file=sys.stderr)
     return NOT_RUNNABLE
+
+
+def _pyz(options: argparse.Namespace) -> int:
+    from overlayspawner.payload import bootstrap, files
+    from overlayspawner.payload.lease import storage_error
+
+    source = bootstrap._payload()
+    if os.path.isdir(source):
+        raise OverlayError(
+            "not-available",
+            "This command was installed as a package: it is not in one file here.",
+            "In other containers, install it as well: pip install --no-deps overlayspawner",
+        )
+    with open(source, "rb") as f:
+        data = f.read()
+    if not data.startswith(b"#!"):
+        data = b"#!/usr/bin/env python3\n" + data
+    path = os.path.realpath(options.file)
+    if os.path.isdir(path):
+        path = os.path.join(path, "overlay.pyz")
+    try:
+        files.write_atomic(path, data, 0o755)
+    except OSError as e:
+        raise storage_error(e) from e
+    if options.json:
+        cli_output.as_json({"file": path, "bytes": len(data)})
+    elif not options.quiet:
+        cli_output.lines([f"Wrote {path}. Run it with the Python of an image: python {path} list"])
+    return 0
 
 
 def _create(options: argparse.Namespace) -> int:

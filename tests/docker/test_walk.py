@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.docker.conftest import HOMES
-from tests.support.hub import RunningHub, xsrf
+from tests.support.hub import RunningHub, index_environment, xsrf
 from tests.support.images import image
+from tests.support.index import LocalIndex
 
 pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
@@ -91,3 +92,50 @@ def test_progress_is_told(hub: RunningHub) -> None:
     assert numbers == sorted(numbers), events
     # the last event is the hub's own, with a link; ours are plain text
     assert all("html_message" not in event for event in events[:-1]), events
+
+
+def test_the_same_home_without_a_hub(hub: RunningHub, index: LocalIndex) -> None:
+    """In a terminal of a server, then in a container started by hand, then in a server again."""
+    server = hub.start_server("byhand")
+    install, remove, missing, rest = server.terminal(
+        "pip install --user tinyscript",
+        "pip uninstall -y ipykernel",
+        "overlay run no-such-program",
+        "overlay install tinytree && overlay pyz ~ && overlay run pytest --version",
+        timeout=120,
+    )
+    assert "Successfully installed tinyscript" in install and "--user is left out" in install
+    assert "belongs to the image and stays" in remove
+    assert "no such program" in missing
+    assert "Installed tinyleaf 2.0, tinytree 2.0." in rest and "Wrote /home/jovyan/overlay.pyz" in rest
+    (volume,) = [m["Name"] for m in hub.engine.container("byhand").attrs["Mounts"] if m["RW"]]
+    hub.stop_server("byhand")
+
+    script = """
+        overlay() { python ~/overlay.pyz "$@"; }
+        overlay list --quiet
+        overlay run python -c 'import tinytree; print(tinytree.__file__)'
+        overlay install tinydata
+        ~/overlay.pyz run pytest -q --version
+        python3 ~/overlay.pyz status --json | grep '"changed"'
+        overlay run sh -c 'exit 7' || echo $?
+    """
+    shown = hub.engine.client.containers.run(
+        image("stacks"),
+        ["sh", "-ec", script],
+        name=f"{hub.engine.prefix}-without-a-hub",
+        environment=index_environment(index),
+        volumes={volume: {"bind": "/home/jovyan", "mode": "rw"}},
+        stderr=False,
+        remove=True,
+    ).decode()
+    lines = shown.splitlines()
+    assert lines[:3] == ["tinyleaf", "tinyscript", "tinytree"], shown
+    assert lines[3].startswith("/home/jovyan/.overlay/default/envs/")
+    assert lines[4] == "Installed tinydata 1.0."
+    assert lines[5].startswith("pytest ") and lines[-1] == "7", shown
+    assert lines[6].strip() == '"changed": false', "python3 is the same image as python"
+
+    server = hub.start_server("byhand")
+    assert not server.run_cell("import tinydata, tinytree").error
+    assert set(server.packages()) >= {"tinydata", "tinytree", "tinyscript"}

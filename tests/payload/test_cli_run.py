@@ -262,6 +262,18 @@ def test_the_json_documents_have_the_shapes_that_are_told(used: Overlay) -> None
         assert "..." in told or set(told) == set(found), name
 
 
+def test_the_other_shells_scripts_have_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = cli.commands(cli._parser())
+    for shell in ("zsh", "fish"):
+        assert cli.main(["completion", shell]) == 0
+        script = capsys.readouterr().out
+        for name, parser in verbs.items():
+            assert re.search(rf"^ *(?:{name}\)|complete .* -a {name} )", script, re.MULTILINE), (shell, name)
+            options = [o for a in parser._actions for o in a.option_strings if o.startswith("--")]
+            assert all(option in script or f"-l {option[2:]} " in script for option in options)
+        assert "overlay list --quiet" in script and "overlay history --quiet" in script
+
+
 COMPLETE = """
 PATH=$1:$PATH; shift
 eval "$(overlay completion bash)"
