@@ -42,7 +42,13 @@ ROOTS = {
     "sid": ("sid", "3.14", 41),
 }
 # name → what it stands on; each has a Dockerfile.
-PARENTS = {"stacks": "debian", "venv": "debian", "nopython": "debian", "entrypoint": "stacks"}
+PARENTS = {
+    "stacks": "debian",
+    "venv": "debian",
+    "nopython": "debian",
+    "entrypoint": "stacks",
+    "guests": "stacks",
+}
 # Other ways in which an image can have its Python; only `tests/layouts` need them.
 LAYOUTS = {
     "py39": "bullseye",
@@ -57,6 +63,7 @@ NEEDS_WHEELS = {
     "stacks": "requirements.txt",
     "venv": "requirements.txt",
     "usrlocal": "requirements.txt",
+    "guests": "guests/requirements.txt",
     "py39": "py39/requirements.txt",
     "py313": "py313/requirements.txt",
     "py314": "py314/requirements.txt",
