@@ -58,8 +58,8 @@ def settled(found: dict[str, Any]) -> dict[str, Any]:
     home = "/home/jovyan/.local/share/jupyter/runtime"
     place = found["environ"].get("JUPYTER_RUNTIME_DIR", home)
     assert place == home or re.fullmatch(r"/tmp/overlayspawner-[0-9a-f]{16}/jupyter", place)
-    # With us, sockets and connection files are outside the home, which may be full. The variable stays for all
-    # that the server starts: `jupyter server list` and `jupyter console --existing` look there, as without us.
+    # With us, sockets and connection files are outside the home, which may be full. The variable stays for
+    # what the server starts: `jupyter server list` and `jupyter console --existing` find them, as without us.
     text = json.dumps(found).replace(json.dumps(place)[1:-1], "RUNTIME")
     # the connection file of a kernel is named after its random id, the application's port is a free one
     text = re.sub(r"kernel-[0-9a-f-]{36}", "kernel-ID", text)
