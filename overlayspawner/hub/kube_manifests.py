@@ -264,7 +264,14 @@ def compose_pod(
     place = _place(mounts)
     if wrapped.notice or not place:
         return PodPlan(out, plain, None, environment, [_why_plain(place)])
-    spec = build_spec(settings, fields=fields, mounts=mounts, choice=choice, start_timeout=start_timeout)
+    spec = build_spec(
+        settings,
+        fields=fields,
+        mounts=mounts,
+        choice=choice,
+        start_timeout=start_timeout,
+        image=str(container.get("image") or ""),
+    )
     volume = _free_name({v.get("name") for v in out["spec"].get("volumes") or ()})
     if place != _mounted_payload(mounts):
         _add_payload(out["spec"], container, volume, secret, place)

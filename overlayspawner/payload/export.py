@@ -67,12 +67,14 @@ class Facts:
         Its directories of packages, where it is a virtual environment: one made of it would not see them.
     system_site:
         Whether an environment made of it shall see the Python below it.
-    pip, ensurepip:
-        Whether the image has pip, and whether its Python can make environments with one.
+    pip:
+        Version of the image's pip, ``""`` where it has none.
     managed:
         Whether the image forbids pip to change its Python (PEP 668).
     user:
-        The user to go back to where only root may change the image's Python; ``""`` where the user may.
+        Number of the user that this server runs as.
+    writable:
+        Whether this user may change the image's Python.
     index_url, extra_index_urls, trusted_hosts:
         Where packages come from; ``""`` and nothing for PyPI.
     """
@@ -91,10 +93,10 @@ class Facts:
     executable: str = "python3"
     sites: list[str] = field(default_factory=list)
     system_site: bool = True
-    pip: bool = True
-    ensurepip: bool = True
+    pip: str = "24.0"
     managed: bool = False
-    user: str = ""
+    user: str = "1000"
+    writable: bool = True
     index_url: str = ""
     extra_index_urls: list[str] = field(default_factory=list)
     trusted_hosts: list[str] = field(default_factory=list)

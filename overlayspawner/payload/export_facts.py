@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Optional
 
 from overlayspawner.payload import dists, lockfile
@@ -46,7 +45,7 @@ def read(ctx: Context, environ: Optional[Mapping[str, str]] = None) -> Facts:
     roots = [(entry.name, entry.extras) for entry in Requirements(text).entries() if entry.name in there]
     reached = dists.needs([*roots, *((name, ()) for name in mine)], there.get)
     settings = index.settings(ctx, os.environ if environ is None else environ)
-    user = "" if _writable(base.site_dirs) else str(os.geteuid())
+    pip = dists.image_dists(base).get("pip")
     return Facts(
         name=spec.name,
         kind=overlay.kind,
@@ -64,19 +63,15 @@ def read(ctx: Context, environ: Optional[Mapping[str, str]] = None) -> Facts:
         executable=base.executable,
         sites=[d for d in base.site_dirs if d.startswith(base.prefix + os.sep)] if base.is_venv else [],
         system_site=base.system_site,
-        pip="pip" in dists.image_dists(base),
-        ensurepip=find_spec("ensurepip") is not None,
+        pip=pip.version if pip is not None else "",
         managed=os.path.exists(os.path.join(os.path.dirname(os.__file__), "EXTERNALLY-MANAGED"))
         and sys.prefix == sys.base_prefix,
-        user=user,
+        user=str(os.geteuid()),
+        writable=bool(base.site_dirs) and os.access(base.site_dirs[-1], os.W_OK),
         index_url=settings.get("index-url", ""),
         extra_index_urls=settings.get("extra-index-url", "").split(),
         trusted_hosts=settings.get("trusted-host", "").split(),
     )
-
-
-def _writable(sites: list[str]) -> bool:
-    return bool(sites) and os.access(sites[-1], os.W_OK)
 
 
 def _missing(lines: list[str], there: Mapping[str, object]) -> list[str]:

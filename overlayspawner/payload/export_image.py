@@ -11,6 +11,7 @@ import re
 import shlex
 
 from overlayspawner.payload.export import VARIABLE, Facts, about, bare, pins, sources, told, variables
+from overlayspawner.payload.requirements import numbers
 
 LONGEST = 131_071
 """Bytes that one word of a command may have on Linux."""
@@ -118,7 +119,9 @@ def _script(facts: Facts, packages: list[str], *, known: bool, keep: bool) -> st
     """Return what the shell in the container does."""
     python = word(facts.executable) if known else "python3"
     isolated = facts.kind == "isolated"
-    with_pip = not known or ((isolated or not facts.pip) and facts.ensurepip)
+    # pip can act on another environment since 22.3; ensurepip is not in every image that has the module
+    elsewhere = isolated and known and numbers(facts.pip) >= (22, 3)
+    with_pip = not known or not facts.pip or (isolated and not elsewhere)
     system = not isolated and facts.system_site
     steps = ["set -e", "d=$(mktemp -d)"]
     if not keep:
@@ -133,7 +136,7 @@ def _script(facts: Facts, packages: list[str], *, known: bool, keep: bool) -> st
     if packages:
         steps.append(f"printf {_LIST} {' '.join(map(word, packages))} >$d/overlay.txt")
         alone = "--no-deps " if known else ""
-        pip = f"{python} -m pip --python $d" if isolated and not with_pip else "$d/bin/python -m pip"
+        pip = f"{python} -m pip --python $d" if elsewhere else "$d/bin/python -m pip"
         steps.append(f"PIP_USER=0 {pip} --disable-pip-version-check install -q {alone}-r $d/overlay.txt")
     steps += ["PATH=$d/bin:$PATH", "export PATH", "[ $# -gt 0 ] || set -- $(command -v bash || echo sh)"]
     steps.append('exec "$@"' if keep else '"$@"')
@@ -169,18 +172,22 @@ def dockerfile(facts: Facts, notes: list[str]) -> str:
     python = word(facts.executable) if image else "python3"
     before = ""
     if image and facts.kind == "isolated":
-        before = f"{python} -m venv {_VENV} \\\n && "
-        python = f"{_VENV}/bin/python"
-        notes.append(f"The packages are in an environment of their own: {python}.")
+        elsewhere = numbers(facts.pip) >= (22, 3)
+        before = f"{python} -m venv {'--without-pip ' if elsewhere else ''}{_VENV} \\\n && "
+        python = f"{python} -m pip --python {_VENV}" if elsewhere else f"{_VENV}/bin/python -m pip"
+        notes.append(f"The packages are in an environment of their own: {_VENV}/bin/python.")
     elif image and not facts.pip:
         before = f"{python} -m ensurepip \\\n && "
+        python += " -m pip"
         notes.append("The image has no pip: ensurepip brings one, where the image has that.")
-    root = image and bool(facts.user)
+    else:
+        python += " -m pip"
+    root = image and facts.user != "0" and not (facts.writable and facts.kind != "isolated")
     managed = " PIP_BREAK_SYSTEM_PACKAGES=1" if facts.managed and facts.kind != "isolated" else ""
     alone = " --no-deps" if image else ""
     listed = "".join(f"      {word(package)} \\\n" for package in packages)
     lines += ["USER root"] if root else []
-    pip = f"PIP_USER=0{managed} {python} -m pip install --no-cache-dir{alone}"
+    pip = f"PIP_USER=0{managed} {python} install --no-cache-dir{alone}"
     lines.append(
         f"RUN printf {_LIST} \\\n{listed}      >/tmp/overlay.txt \\\n"
         f" && {before}{pip} -r /tmp/overlay.txt \\\n"
@@ -188,7 +195,9 @@ def dockerfile(facts: Facts, notes: list[str]) -> str:
     )
     if root:
         lines.append(f"USER {facts.user}")
-        notes.append(f"Only root may install into this image; afterwards its user is {facts.user}, as here.")
+        notes.append(
+            f"Only root may write there in this image; afterwards its user is {facts.user}."
+        )
     if facts.hidden and facts.kind != "isolated":
         notes.append("In the new image they replace the image's own, for its programs as well.")
     return "\n".join(lines) + "\n"

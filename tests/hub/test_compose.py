@@ -63,6 +63,24 @@ def test_the_plain_case() -> None:
     assert made.home_persistent
 
 
+def test_the_image_s_name_is_told() -> None:
+    digest = "quay.io/jupyter/base@sha256:" + "0" * 64
+    known = replace(FACTS, digests=("other@sha256:1", digest))
+    for name, told in {
+        "quay.io/jupyter/base:2026": digest,
+        "quay.io/jupyter/base": digest,
+        "quay.io:443/jupyter/base": "quay.io:443/jupyter/base",
+        "mine:1": "mine:1",
+        digest: digest,
+    }.items():
+        made = plan({"image": name}, known)
+        assert spec_of(made)["image"] == told
+        # the same settings on another image: no reason to make a container anew
+        assert made.hash == plan({"image": "x"}).hash
+    info = {"Id": "sha256:1", "Config": {}, "RepoDigests": [digest]}
+    assert facts_from_config(info).digests == (digest,)
+
+
 def test_what_came_in_is_not_changed() -> None:
     kwargs = {"command": ["x"], "environment": {}, "host_config": {"Binds": ["a:/b"]}, "labels": {"l": "1"}}
     before = json.dumps(kwargs)

@@ -162,15 +162,18 @@ def test_images() -> None:
 
 
 def test_what_dockerfiles_do_for_images() -> None:
-    content, _ = made("dockerfile", user="1000", managed=True)
+    content, _ = made("dockerfile", writable=False, managed=True)
     assert content.index("USER root\n") < content.index("RUN ") < content.index("USER 1000\n")
     assert (
         "PIP_BREAK_SYSTEM_PACKAGES=1 /opt/conda/bin/python3.11 -m pip install --no-cache-dir --no-deps"
         in content
     )
     content, notes = made("dockerfile", kind="isolated")
-    assert "/opt/conda/bin/python3.11 -m venv /opt/overlay" in content and "/opt/overlay/bin/python" in notes
-    assert "-m ensurepip" in made("dockerfile", pip=False)[0]
+    assert "/opt/conda/bin/python3.11 -m venv --without-pip /opt/overlay" in content
+    assert "pip --python /opt/overlay install" in content and "/opt/overlay/bin/python" in notes
+    assert "USER root\n" in content and content.endswith("USER 1000\n")
+    assert "-m venv /opt/overlay" in made("dockerfile", kind="isolated", pip="20.3")[0]
+    assert "-m ensurepip" in made("dockerfile", pip="")[0]
     assert "RUN" not in made("dockerfile", packages={})[0]
 
 
