@@ -114,6 +114,7 @@ def run_notebook(pages: Pages, lab: RunningServer, query: str = "") -> Page:
     page = pages.context(width=1100, height=1400).new_page()
     page.goto(f"{lab.url}lab/tree/widgets.ipynb?reset&token={TOKEN}{query}")
     expect(page.locator(".jp-NotebookPanel .jp-CodeCell")).to_have_count(len(CELLS), timeout=60_000)
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
     return page
