@@ -270,10 +270,10 @@ def told(name: str, package: str, version: str, why: str, hint: str) -> dict[str
     package:
         The Python package that brought it, or ``""``.
     version:
-        Its version, or ``""``.
+        That package's version.
     """
-    of = f" (from {package})" if package and package != name else ""
-    text = f"The JupyterLab extension {name}{' ' + version if version else ''}{of} is not loaded: {why}."
+    of = f" (from {package} {version})" if package else ""
+    text = f"The JupyterLab extension {name}{of} is not loaded: {why}."
     return notice(CODE, _plain(text), _plain(hint))
 
 

@@ -176,7 +176,7 @@ def test_only_what_jupyterlab_needs_is_taken_over() -> None:
 def test_a_notice_names_the_package_and_is_one_line() -> None:
     found = told("tiny\x1b[0m\n", "tiny-py", "1.0", "it is " + "x" * 1000, "Do.")
     assert found["code"] == labextensions.CODE
-    assert found["message"].startswith("The JupyterLab extension tiny?[0m? 1.0 (from tiny-py) is not loaded")
+    assert found["message"].startswith("The JupyterLab extension tiny?[0m? (from tiny-py 1.0) is not loaded")
     assert len(found["message"]) <= 600
 
 

@@ -54,7 +54,10 @@ def left_out(server: RunningServer) -> dict[str, str]:
     out = {}
     for item in server.get("overlay/v1/status").json()["notices"]:
         if item["code"] == "labextension-left-out":
-            found = re.match(r"The JupyterLab extension (\S+) .*?is not loaded: (.*)\.$", item["message"])
+            found = re.match(
+                r"The JupyterLab extension (\S+) (?:\(from \S+ \S+\) )?is not loaded: (.*)\.$",
+                item["message"],
+            )
             assert found, item
             out[found[1]] = found[2]
     return out
