@@ -38,35 +38,63 @@ def notebook(server: Server, name: str, *cells: str) -> str:
 
 
 def run(page: Page, index: int) -> Locator:
-    """Run a cell and return it."""
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible(timeout=60_000)
+    """Run a cell once its kernel is there, and return it."""
+    idle = page.locator("#jp-main-statusbar").get_by_text("| Idle")
+    expect(idle).to_be_visible(timeout=60_000)
     cell = page.locator(".jp-Notebook .jp-CodeCell").nth(index)
-    cell.locator(".jp-InputPrompt").click()
+    cell.locator(".jp-InputPrompt").first.click()
     page.keyboard.press("Control+Enter")
     return cell
 
 
-def test_explore(pages: Pages, hub: RunningHub, server: Server, user: str) -> None:
-    path = notebook(
-        server, "one.ipynb", "import tinyleaf\ntinyleaf.__version__", "import cv2", "import nowheretobefound"
-    )
+def install(page: Page, *names: str) -> Locator:
+    """Install something by hand, and return the panel."""
+    panel = page.locator(".ovl-Panel")
+    panel.get_by_label("Packages to install").fill("\n".join(names))
+    page.keyboard.press("Enter")
+    panel.locator(".ovl-Proposal").get_by_role("button", name="Install", exact=True).click()
+    return panel
+
+
+def test_what_is_needed_after_a_change(pages: Pages, hub: RunningHub, server: Server, user: str) -> None:
+    server.install("tinyleaf<2")
+    path = notebook(server, "one.ipynb", "import tinyleaf; tinyleaf.__version__", "import tinydata; 6 * 7")
     page = pages.context().new_page()
     login(page, hub, user)
     page.goto(f"{hub.host}/user/{user}/{path}")
-    server.install("tinyleaf<2")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    cell = run(page, 0)
-    page.wait_for_timeout(2000)
-    page.screenshot(path="/tmp/nb1.png")
-    cell = run(page, 1)
-    page.wait_for_timeout(2000)
-    page.screenshot(path="/tmp/nb2.png")
-    page.locator(".jp-NotebookPanel-toolbar").get_by_role("button", name="Packages").click()
+    expect(run(page, 0)).to_contain_text("'1.1'")
+    page.locator(".jp-NotebookPanel-toolbar").get_by_title("Install, remove and undo packages").click()
+
+    panel = install(page, "tinydata")
+    expect(panel.get_by_role("status").filter(has_text="available now")).to_be_visible(timeout=60_000)
+    expect(panel.locator(".ovl-Needed")).to_have_count(0)
+    expect(run(page, 1)).to_contain_text("42")
+
+    panel = install(page, "tinyleaf==2.0")
+    button = panel.get_by_role("button", name="Restart this kernel: one.ipynb")
+    expect(button).to_be_visible(timeout=60_000)
+    expect(run(page, 0)).to_contain_text("'1.1'")
+    button.click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    expect(panel.get_by_role("status").filter(has_text="available now")).to_be_visible(timeout=60_000)
+    expect(run(page, 0)).to_contain_text("'2.0'")
+
+
+def test_safe_mode_and_back(page: Page, server: Server) -> None:
     panel = page.locator(".ovl-Panel")
-    expect(panel).to_be_visible()
-    panel.get_by_label("Packages to install").fill("tinyleaf==2.0")
-    page.keyboard.press("Enter")
-    panel.locator(".ovl-Proposal").get_by_role("button", name="Install", exact=True).click()
-    expect(panel.get_by_role("status").filter(has_text="Done")).to_be_visible(timeout=60_000)
-    page.wait_for_timeout(1000)
-    page.screenshot(path="/tmp/nb3.png")
+    panel.get_by_role("button", name="Restart in safe mode…").click()
+    page.locator(".jp-Dialog").get_by_role("button", name="Cancel").click()
+    assert server.overlay("status")["next_start"] == "normal"
+
+    panel.get_by_role("button", name="Restart in safe mode…").click()
+    page.locator(".jp-Dialog").get_by_role("button", name="Restart the server").click()
+    notice = panel.locator(".ovl-Notice[data-code=safe-mode]")
+    expect(notice).to_be_visible(timeout=120_000)
+    assert server.overlay("status")["mode"] == "safe"
+    toast = page.locator(".jp-toastContainer").filter(has_text="Safe mode")
+    expect(toast).to_be_visible()
+
+    notice.get_by_role("button", name="Leave safe mode…").click()
+    page.locator(".jp-Dialog").get_by_role("button", name="Restart the server").click()
+    expect(panel.get_by_role("button", name="Restart in safe mode…")).to_be_visible(timeout=120_000)
+    assert server.overlay("status")["mode"] == "normal"
