@@ -158,11 +158,6 @@ export class PackagesModel {
     this._changed.emit();
   }
 
-  /** Write into the box for names. */
-  type(text: string): void {
-    this.search.type(text);
-  }
-
   /** Have a change worked out, to be shown before it is made. */
   async propose(request: IPlanRequest): Promise<void> {
     const proposal: IProposal = { request, plan: null };

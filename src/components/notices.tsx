@@ -47,10 +47,14 @@ export function severity(code: string): Severity {
   return ERRORS.includes(code) ? 'error' : INFOS.includes(code) ? 'info' : 'warning';
 }
 
+/** Where deleting something helps. */
+const SPACE = ['space-short', 'home-full', 'disk-full', 'size-limit'];
+
 const RANK: Severity[] = ['error', 'warning', 'info'];
 
 /** What has to be known: of the server, and why the last thing asked for was refused. */
-export function Notices({ model, trans }: IPartProps): JSX.Element {
+export function Notices(props: IPartProps & { onSpace?: () => void }): JSX.Element {
+  const { model, trans, onSpace } = props;
   const [dismissed, setDismissed] = React.useState<readonly string[]>([]);
   const [open, setOpen] = React.useState(false);
   const found = notices(model.status, trans)
@@ -63,7 +67,7 @@ export function Notices({ model, trans }: IPartProps): JSX.Element {
       {shown.map(notice => (
         <Bar
           key={key(notice)}
-          {...{ notice, model, trans }}
+          {...{ notice, model, trans, onSpace }}
           onDismiss={() => setDismissed([...dismissed, key(notice)])}
         />
       ))}
@@ -81,8 +85,15 @@ function key(notice: INotice): string {
   return `${notice.code}: ${notice.message}`;
 }
 
-function Bar(props: IPartProps & { notice: INotice; onDismiss: () => void }): JSX.Element {
-  const { notice, model, trans, onDismiss } = props;
+interface IBarProps extends IPartProps {
+  notice: INotice;
+  onDismiss: () => void;
+  /** Show what can be deleted. */
+  onSpace?: () => void;
+}
+
+function Bar(props: IBarProps): JSX.Element {
+  const { notice, model, trans, onDismiss, onSpace } = props;
   const level = severity(notice.code);
   return (
     <div className={`ovl-Notice ovl-mod-${level}`} role="note" data-code={notice.code}>
@@ -90,7 +101,7 @@ function Bar(props: IPartProps & { notice: INotice; onDismiss: () => void }): JS
       <div className="ovl-Notice-text">
         <span className="ovl-Notice-message">{notice.message}</span>
         {notice.hint && <span className="ovl-Notice-hint">{notice.hint}</span>}
-        <Act code={notice.code} {...{ model, trans }} />
+        <Act code={notice.code} {...{ model, trans, onSpace }} />
       </div>
       <button
         type="button"
@@ -128,7 +139,8 @@ function Sign({ level, trans }: { level: Severity; trans: ITexts }): JSX.Element
 }
 
 /** What can be done about a notice right here, where there is something. */
-function Act({ code, model, trans }: IPartProps & { code: string }): JSX.Element | null {
+function Act(props: IPartProps & { code: string; onSpace?: () => void }): JSX.Element | null {
+  const { code, model, trans, onSpace } = props;
   const page = usePage();
   const jobs: { [code: string]: [label: string, action: string] } = {
     pending: [trans.__('Apply'), 'sync'],
@@ -141,8 +153,8 @@ function Act({ code, model, trans }: IPartProps & { code: string }): JSX.Element
   if (code === 'safe-mode') {
     return <Button label={trans.__('Leave safe mode…')} onClick={() => void page.restartServer('normal')} />;
   }
-  if (code === 'labextension-left-out') {
-    return null;
+  if (SPACE.includes(code)) {
+    return onSpace ? <Button label={trans.__('Clean up…')} onClick={onSpace} /> : null;
   }
   if (!(code in jobs)) {
     return null;

@@ -31,7 +31,7 @@ export function Panel({ model, trans }: IPartProps): JSX.Element {
         <h2>{trans.__('Packages')}</h2>
         <Button label={trans.__('Refresh')} onClick={() => void model.refresh()} />
       </header>
-      <Notices {...{ model, trans }} />
+      <Notices {...{ model, trans }} onSpace={() => setTab('space')} />
       <Install {...{ model, trans }} />
       <FromFile {...{ model, trans }} />
       <Proposal {...{ model, trans }} />

@@ -46,11 +46,11 @@ export function Hint(props: IHintProps): JSX.Element {
   };
   const search = (text: string): void => {
     props.open();
-    model.type(text);
+    model.search.type(text);
   };
   return (
     <div
-      className="ovl-Hint-content"
+      className="ovl-CellHint-content"
       role="group"
       aria-label={trans.__('Missing package')}
       onKeyDown={event => {
@@ -59,7 +59,7 @@ export function Hint(props: IHintProps): JSX.Element {
         }
       }}
     >
-      <span className="ovl-Hint-text" role="status">
+      <span className="ovl-CellHint-text" role="status">
         {installed ? installedText(name, restart, trans) : offered(offer, trans)}
       </span>
       {!installed &&

@@ -11,7 +11,7 @@ import { Hint, IHintProps } from './hint';
 export class HintWidget extends ReactWidget {
   constructor(private readonly props: IHintProps) {
     super();
-    this.addClass('ovl-Hint');
+    this.addClass('ovl-CellHint');
     // keys that are typed on its buttons are not meant for the notebook
     this.node.dataset.lmSuppressShortcuts = 'true';
   }

@@ -87,6 +87,27 @@ test('every text of the panel is translated', async () => {
     })
   );
   server.planned = plan;
+  const places = ['popular', 'index', 'installed'] as const;
+  const results = places.map((source, n) => {
+    const where = n === 2 ? ('overlay' as const) : null;
+    return { name: `«${'abc'[n]}»`, version: '«1»', summary: '«summary»', where, source };
+  });
+  server.found = { query: 'a', results, index: 'not-found' };
+  const versions = [
+    { version: '«3»', fits: false, wheel: true, prerelease: true, yanked: true, size: 5, uploaded: null },
+    { version: '«2»', fits: true, wheel: false, prerelease: false, yanked: false, size: 5, uploaded: null }
+  ];
+  const installed = { overlay: null, base: null, user_site: null };
+  const about = { name: '«b»', summary: '«summary»', url: 'https://example.org', newest: '«3»' };
+  server.versions = { ...about, requires_python: null, installed, versions };
+  const kinds = ['cache', 'leftovers', 'copies', 'envs', 'undo', '«other»'];
+  const left = kinds.map(what => ({ what, name: '«item»', bytes: 5, later: 6, why: '«why»' }));
+  server.space = { measured: 1, items: [...left, { ...left[0], name: '«more»', why: '' }] };
+  server.newer = {
+    updates: [{ name: '«a»', version: '«1»', newest: '«2»' }],
+    checked: null,
+    unreachable: true
+  };
   const revision = { id: 2, when: '2026-01-01T00:00:00Z', who: '«me»' };
   server.revisions = async () =>
     [
@@ -122,18 +143,25 @@ test('every text of the panel is translated', async () => {
     for (const state of ['failed', 'cancelled'] as const) {
       await act(async () => {
         model.job = job(state, { error });
-        model.type('«a»');
+        model.search.type('«a»');
       });
       check();
     }
-    const tabs = host.querySelectorAll('[role=tab]').length;
-    let changes = 0;
-    for (let tab = 0; tab < tabs; tab++) {
-      await press(`[role=tab]:nth-child(${tab + 1})`);
+    for (const tab of ['packages', 'history', 'space']) {
+      await press(`#ovl-tab-${tab}`);
       check();
-      changes += host.querySelectorAll('.ovl-History li').length;
+      await press('summary');
+      check();
     }
-    expect(changes).toBe(2);
+    expect(host.querySelector('.ovl-Tabpanel')!.textContent).toContain('«item»');
+    await press('#ovl-tab-history');
+    expect(host.querySelectorAll('.ovl-History li')).toHaveLength(2);
+    await act(async () => {
+      model.search.found = server.found;
+      await model.search.toggle('«b»');
+    });
+    check();
+    expect(host.querySelector('.ovl-Detail')).not.toBeNull();
   });
 });
 

@@ -80,6 +80,41 @@ def test_what_is_needed_after_a_change(pages: Pages, hub: RunningHub, server: Se
     expect(run(page, 0)).to_contain_text("'2.0'")
 
 
+def test_a_missing_package_that_is_known(pages: Pages, hub: RunningHub, server: Server, user: str) -> None:
+    server.install("tinyleaf")
+    server.job("uninstall", uninstall=["tinyleaf"])
+    path = notebook(server, "two.ipynb", "import tinyleaf; tinyleaf.__version__", "import tinynowhere.part")
+    page = pages.context().new_page()
+    login(page, hub, user)
+    page.goto(f"{hub.host}/user/{user}/{path}")
+    cell = run(page, 0)
+    hint = cell.locator(".ovl-CellHint")
+    expect(hint.get_by_role("button", name="Install tinyleaf")).to_be_visible(timeout=60_000)
+
+    unknown = run(page, 1)
+    search = unknown.locator(".ovl-CellHint").get_by_role("button", name="Search for tinynowhere…")
+    expect(search).to_be_visible(timeout=60_000)
+    expect(unknown.get_by_role("button", name="Install")).to_have_count(0)
+    search.press("Enter")
+    panel = page.locator(".ovl-Panel")
+    expect(panel.get_by_label("Packages to install")).to_have_value("tinynowhere")
+    unknown.get_by_label("Dismiss: missing package").click()
+    expect(unknown.locator(".ovl-CellHint")).to_have_count(0)
+
+    hint.get_by_role("button", name="Install tinyleaf").click()
+    proposal = panel.locator(".ovl-Proposal")
+    expect(proposal).to_contain_text("Brings 1 package", timeout=60_000)
+    assert server.packages("overlay").keys() & {"tinyleaf"} == set()
+    proposal.get_by_role("button", name="Install", exact=True).click()
+    hint.get_by_role("button", name="Run the cell again").click(timeout=60_000)
+    expect(cell).to_contain_text("'2.0'", timeout=60_000)
+    expect(hint).to_have_count(0)
+
+    page.keyboard.press("Control+s")
+    expect(page.locator(".lm-TabBar-tab.jp-mod-dirty")).to_have_count(0)
+    assert "ovl" not in server.get("api/contents/two.ipynb").text, "hints are not in the file"
+
+
 def test_safe_mode_and_back(page: Page, server: Server) -> None:
     panel = page.locator(".ovl-Panel")
     panel.get_by_role("button", name="Restart in safe mode…").click()
