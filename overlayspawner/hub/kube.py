@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -89,7 +90,9 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
     _overlay_plan: PodPlan | None = None
     _overlay_composed_from: Any = None
     _overlay_created = False
+    _overlay_seen = False
     _overlay_pod_runs = False
+    _overlay_patience_at = 0.0
     _overlay_problem: Reason | None = None
     _overlay_secrets: set[str]
     _overlay_told: set[str]
@@ -110,7 +113,8 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
         self._overlay_choose()
         self._overlay_settings, self._overlay_read = None, False
         self._overlay_plan = self._overlay_composed_from = self._overlay_problem = None
-        self._overlay_created = self._overlay_pod_runs = False
+        self._overlay_created = self._overlay_seen = self._overlay_pod_runs = False
+        self._overlay_patience_at = 0.0
         self._overlay_secrets = {self.api_token} if self.api_token else set()
         self._overlay_told = set()
         self._overlay_begin()
@@ -231,32 +235,41 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
         """Follow the start, and return why it failed, once it has."""
         margin = min(5.0, 0.1 * self.start_timeout)
         end = self._overlay_started + self.start_timeout - margin
-        seen, events_at = False, 0.0
+        events_at = 0.0
         while True:
             await asyncio.sleep(_LOOK)
             if self._overlay_settings is None:
                 continue  # not known yet, or a start without an overlay: KubeSpawner's own business
             now = time.monotonic()
-            if now - events_at >= _LOOK_AT_EVENTS:
-                events_at = now
-                self._overlay_tell_events()
-            if not self._overlay_created:
+            try:
+                if now - events_at >= _LOOK_AT_EVENTS:
+                    events_at = now
+                    self._overlay_tell_events()
+                    self._overlay_tell_slowness(now)
+                reason = self._overlay_look(overdue=now >= end) if self._overlay_created else None
+            except Exception:
+                # Something that Kubernetes says in a way of its own must not end a start that goes well.
+                self.log.exception("%s: can't read what Kubernetes says about the pod", self._log_name)
+                await asyncio.sleep(_LOOK_AT_EVENTS)
                 continue
-            pod = self._overlay_pod()
-            if pod is None or "deletionTimestamp" in pod["metadata"]:
-                if seen:
-                    return Reason("evicted", "The server's pod disappeared while it started.", fatal=True)
-                continue
-            seen = True
-            reason = kube_reasons.of_pod(pod)
             if reason is not None:
-                self._overlay_tell(reason)
-                if reason.fatal:
-                    return reason
-            # Before the hub gives up, without a reason. Until then a cluster may grow, a registry come back.
-            held_up = reason or self._overlay_problem
-            if now >= end and not self._overlay_pod_runs and held_up is not None:
-                return await self._overlay_about_claims(held_up)
+                return await self._overlay_about_claims(reason)
+
+    def _overlay_look(self, *, overdue: bool) -> Reason | None:
+        """Return why the start has failed, ``None`` while it may go well."""
+        pod = self._overlay_pod()
+        if pod is None or "deletionTimestamp" in pod["metadata"]:
+            if self._overlay_seen:
+                return Reason("evicted", "The server's pod disappeared while it started.", fatal=True)
+            return None
+        self._overlay_seen = True
+        reason = kube_reasons.of_pod(pod)
+        if reason is not None:
+            self._overlay_tell(reason)
+            if reason.fatal:
+                return reason
+        # Before the hub gives up, without a reason. Until then a cluster may grow, a registry come back.
+        return (reason or self._overlay_problem) if overdue and not self._overlay_pod_runs else None
 
     def _overlay_tell(self, reason: Reason) -> None:
         """Show once what holds up the start."""
@@ -282,6 +295,16 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
                 message = kube_reasons.words(event.get("message"), self._overlay_secrets)
                 percent = _PERCENT.get(event.get("reason") or "", 1)
                 self._overlay_say(percent, message, raw_event=event)
+
+    def _overlay_tell_slowness(self, now: float) -> None:
+        """Show KubeSpawner's message about a slow start, which the administrator may have set."""
+        threshold = getattr(self, "slow_spawn_message_threshold", 0)  # KubeSpawner 7.1 has it
+        elapsed = now - self._overlay_started
+        due = self._overlay_patience_at + getattr(self, "slow_spawn_message_frequency", 10)
+        if threshold > 0 and elapsed >= max(threshold, due if self._overlay_patience_at else 0):
+            self._overlay_patience_at = elapsed
+            text = inspect.cleandoc(self.slow_spawn_message).format(seconds=int(elapsed))
+            self._overlay_say(1, text)
 
     async def _overlay_about_claims(self, reason: Reason) -> Reason:
         """Return a reason, with what Kubernetes says about the storage claim if that is waited for."""

@@ -28,7 +28,7 @@ MAX_TAIL_LINES, MAX_TAIL_CHARS = 40, 4000
 CODES = {
     "image": "The image can't be had.",
     "unschedulable": "The cluster has no room for the server.",
-    "storage": "The storage claim is not ready.",
+    "storage": "The storage claim can't be had.",
     "mount": "A volume can't be mounted.",
     "pod-settings": "The pod's settings can't be followed on this node or with this image.",
     "quota": "The namespace's quota is used up.",
@@ -243,6 +243,8 @@ def of_refusal(status: int, body: object) -> Reason:
     message = refusal_text(body)
     if "exceeded quota" in message or "failed quota" in message:
         return _told("quota", message, fatal=True)
+    if status in (403, 422) and "persistentvolumeclaim" in message.lower():
+        return _told("storage", message, fatal=True)
     if status in (401, 403):
         return _told("forbidden", message, fatal=True)
     if status in (400, 409, 422):

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientError
@@ -74,10 +75,15 @@ class SecretStore:
         if key not in self._making:
             # one for all spawns that wait for it: each request would carry a megabyte
             making = self._making[key] = asyncio.ensure_future(self._make(api, namespace, name, labels))
-            making.add_done_callback(lambda _done: self._making.pop(key, None))
+            making.add_done_callback(partial(self._made, key))
         await asyncio.shield(self._making[key])
         self._known[key] = time.monotonic()
         return name
+
+    def _made(self, key: tuple[str, str], making: asyncio.Future[None]) -> None:
+        self._making.pop(key, None)
+        if not making.cancelled():
+            making.exception()  # nobody may be left to look at it
 
     async def _make(self, api: Any, namespace: str, name: str, labels: Mapping[str, str] | None) -> None:
         payload = payload_zip.build()

@@ -54,8 +54,11 @@ PROFILES = {{
         "extra_containers": [
             {{"name": "more", "image": {image!r}, "imagePullPolicy": "Never", "command": ["sleep", "3600"]}}
         ],
+        # the image's own command, which we could not know
+        "cmd": [],
+        "overlay_cmd": ["start-notebook.py"],
+        "args": ["--debug"],
     }},
-    "own-command": {{"cmd": [], "overlay_cmd": ["start-notebook.py"], "args": ["--debug"]}},
     "unknown-command": {{"cmd": []}},
     "plain": {{"overlay_enabled": False}},
     "read-only": {{
@@ -143,6 +146,7 @@ def test_packages_outlive_the_pod(hub: RunningHub, namespace: Namespace) -> None
     assert f"{HOME}/.overlay/default/envs/" in cell.text and cell.text.endswith("False\n"), cell
 
     pod = namespace.pod("walker")
+    assert notebook(pod).args[-2:] == ["start-notebook.py", "--debug"]
     secrets = namespace.secrets()
     assert [name for name in secrets if name.startswith("overlayspawner-payload-")] == list(secrets)
     assert len(secrets) == 1 and next(iter(secrets.values())).immutable
@@ -163,24 +167,18 @@ def test_packages_outlive_the_pod(hub: RunningHub, namespace: Namespace) -> None
 
 
 def test_profiles_and_named_servers(hub: RunningHub, namespace: Namespace) -> None:
-    start(hub, "chooser", "own-command", "second")
-    pod = namespace.pod("chooser--second")
-    assert notebook(pod).args[-2:] == ["start-notebook.py", "--debug"]
-    assert hub.server("chooser", "second").overlay("status")["mode"] == "normal"
-    hub.stop_server("chooser", "second")
-
     messages = start(hub, "chooser", "unknown-command")
     assert any("overlay_cmd" in message for message in messages), messages
     assert hub.server("chooser").get("overlay/v1/status").status_code == 404
     assert not notebook(namespace.pod("chooser")).args
     hub.stop_server("chooser")
 
-    start(hub, "chooser", "plain")
-    pod = namespace.pod("chooser")
+    start(hub, "chooser", "plain", "second")
+    pod = namespace.pod("chooser--second")
     assert notebook(pod).args[0] == "jupyterhub-singleuser"
     assert notebook(pod).termination_message_policy == "File"
     assert not [v.name for v in pod.spec.volumes if v.name.startswith("overlayspawner")]
-    hub.stop_server("chooser")
+    hub.stop_server("chooser", "second")
 
 
 def test_a_root_and_a_home_that_are_read_only(hub: RunningHub) -> None:
@@ -199,7 +197,7 @@ def test_reasons(hub: RunningHub, namespace: Namespace) -> None:
         "dies": r"(?s)exit code 3.*overlay=safe.*my last words with \[hidden\]",
         "no-image": "image can't be had.*ErrImageNeverPull",
         "too-large": "no room for the server.*Insufficient cpu",
-        "no-storage": "storage claim is not ready.*no-such-class",
+        "no-storage": "storage claim can't be had.*no-such-class",
         "no-volume": "volume can't be mounted.*no-such-map",
         "greedy": "quota is used up.*exceeded quota",
     }

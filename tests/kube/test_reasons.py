@@ -167,6 +167,8 @@ def test_of_an_event(event: dict[str, Any], code: str | None) -> None:
     [
         (403, 'pods "jupyter-a" is forbidden: exceeded quota: small, requested: pods=1', "quota"),
         (403, 'persistentvolumeclaims "claim-a" is forbidden: exceeded quota: disks', "quota"),
+        (403, 'persistentvolumeclaims is forbidden: User "hub" cannot create resource', "storage"),
+        (422, 'PersistentVolumeClaim "claim-a" is invalid: spec.accessModes', "storage"),
         (403, 'pods "jupyter-a" is forbidden: violates PodSecurity "restricted:latest"', "forbidden"),
         (403, 'User "hub" cannot create resource "pods"', "forbidden"),
         (422, "spec.containers[0].image: Required value", "pod-settings"),
