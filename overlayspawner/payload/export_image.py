@@ -195,9 +195,7 @@ def dockerfile(facts: Facts, notes: list[str]) -> str:
     )
     if root:
         lines.append(f"USER {facts.user}")
-        notes.append(
-            f"Only root may write there in this image; afterwards its user is {facts.user}."
-        )
+        notes.append(f"Only root may write there in this image; afterwards its user is {facts.user}.")
     if facts.hidden and facts.kind != "isolated":
         notes.append("In the new image they replace the image's own, for its programs as well.")
     return "\n".join(lines) + "\n"
