@@ -11,9 +11,13 @@ BIN := $(VENV)/bin
 
 QUICK := not engine and not browser and not network and not slow
 # What has the machine's engine or a browser to itself; tests marked `beside` need no more than containers.
-ONE_BY_ONE := (engine or browser) and not beside
+ONE_BY_ONE := (engine or browser) and not beside and not kube
+BESIDE := not ($(ONE_BY_ONE)) and not kube
+# Tests of containers and servers wait more than they compute.
+WORKERS ?= 3
 # What depends on the hub's version, and so is run with both.
 HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py tests/docker/test_safe.py)
+HUB_TESTS_WITHOUT := $(addprefix --ignore=tests/hub/test_,payload_zip.py start_bin.py output.py delivery_engine.py)
 PYTEST_ARGS ?=
 BENCH ?= spawn
 WHEEL_ARGS ?=
@@ -30,15 +34,13 @@ demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, 
 test: lint env env-hub5 engine images proxy chromium btrfs compiler labextension labextension-check ## everything: lint, and all tests with JupyterHub 6 and 5
 	@status=0; \
 	run() { echo "== $$1 =="; shift; "$$@" || status=$$?; }; \
-	beside="-n 2 --dist worksteal"; \
-	if [ -n "$(HUB_TESTS)" ]; then \
-	  run "what depends on the hub, with JupyterHub 5: two at a time" \
-	    $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) $$beside -m "not ($(ONE_BY_ONE))" $(PYTEST_ARGS); \
-	  run "what depends on the hub, with JupyterHub 5: one by one" \
-	    $(VENV_HUB5)/bin/python -m pytest $(HUB_TESTS) -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
-	fi; \
-	run "two at a time, with the newest JupyterHub" \
-	  $(BIN)/python -m pytest $$beside -m "not ($(ONE_BY_ONE))" $(PYTEST_ARGS); \
+	beside="-n $(WORKERS) --dist worksteal"; hub5="$(HUB_TESTS) $(HUB_TESTS_WITHOUT)"; \
+	run "what depends on the hub, with JupyterHub 5: several at a time" \
+	  $(VENV_HUB5)/bin/python -m pytest $$hub5 $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \
+	run "what depends on the hub, with JupyterHub 5: one by one" \
+	  $(VENV_HUB5)/bin/python -m pytest $$hub5 -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
+	run "several at a time, with the newest JupyterHub" \
+	  $(BIN)/python -m pytest $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \
 	run "one by one: engine and browser, with the newest JupyterHub" \
 	  $(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
 	exit $$status
@@ -48,8 +50,13 @@ test-quick: env ## the tests without an engine, a browser or the network (under 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: ## everything, and what is left to chance many times: 50 kills, 40 long sequences
+test-all: ## everything on Kubernetes too, and what is left to chance many times: 50 kills, 40 long sequences
 	@OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 $(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-kube
+
+.PHONY: test-kube
+test-kube: env engine images proxy ## the tests on a Kubernetes cluster: that of KUBECONFIG, else one that is started
+	@$(BIN)/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
 
 .PHONY: screenshots
 screenshots: env engine images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them
