@@ -109,6 +109,7 @@ def _look(server: Context | None, chosen: str, kind: str, create: bool) -> Conte
     from overlayspawner.payload.storage import overlay_path
 
     if os.path.isdir(os.path.join(sys.prefix, ".overlay")):
+        _leave_the_overlay(bootstrap._payload())
         raise OverlayError(
             "bad-request",
             "This is the overlay's own Python, which can't tell what its image holds.",
@@ -164,6 +165,22 @@ def _look(server: Context | None, chosen: str, kind: str, create: bool) -> Conte
         env = overlay.env(base)
         context.env = env if env.usable() else None
     return context
+
+
+def _leave_the_overlay(payload: str) -> None:
+    """Go on as the image's Python, where the overlay's was taken: in `overlay run bash`, in a notebook."""
+    from overlayspawner.payload.overlay import BASE_PTH, Env
+
+    env = Env(sys.prefix, "{}.{}".format(*sys.version_info[:2]))
+    try:
+        with open(os.path.join(env.site_packages, BASE_PTH), encoding="utf-8") as f:
+            found = re.search(r"\['(.*?)/lib/python", f.read())
+        folder = found[1] + "/bin" if found else ""
+    except OSError:
+        folder = os.path.dirname(os.path.realpath(env.python))  # no venv
+    python = _as_a_server(os.path.join(folder, "python3"))
+    if folder and os.path.isfile(payload) and os.access(python, os.X_OK):
+        os.execv(python, [python, "-I", payload, "cli", *sys.argv[2:]])  # noqa: S606
 
 
 def _as_a_server(executable: str) -> str:

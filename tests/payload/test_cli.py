@@ -358,11 +358,16 @@ def test_root_makes_nothing_in_another_user_s_home(overlay: Overlay, home: Path)
     assert not list(home.iterdir())
 
 
-def test_not_with_the_overlay_s_own_python(
+def test_with_the_overlay_s_own_python(
     overlay: Overlay, environ: dict[str, str], home: Path, pyz: str
 ) -> None:
     overlay("install", "tinyleaf")
     command = [env_python(home), "-I", pyz, "cli", "list"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["tinyleaf", "2.0", "requested"]), done
+    # without one file there is nothing to go on with
+    module = os.path.join(os.path.dirname(cli.__file__), "__main__.py")
+    command = [env_python(home), "-I", module, "cli", "list"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "image's Python" in done.stderr
 
