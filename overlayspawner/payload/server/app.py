@@ -117,7 +117,6 @@ def _serve(serverapp: Any, context: Context) -> None:
 
     from overlayspawner.payload.server.background import Background
     from overlayspawner.payload.server.handlers import ROUTES
-    from overlayspawner.payload.server.pages import Pages
     from overlayspawner.payload.server.service import Service
 
     settings = serverapp.web_app.settings
@@ -137,15 +136,24 @@ def _serve(serverapp: Any, context: Context) -> None:
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as e:
         serverapp.log.info("overlayspawner: JupyterLab gets no panel: %s: %s", type(e).__name__, e)
 
-    pages = Pages(context, serverapp)
-    service.refresh_pages = pages.refresh
-    pages.start(partial(_on_loop, serverapp))
+    threading.Thread(
+        target=_bring_pages, args=(serverapp, context, service), name="overlay-pages", daemon=True
+    ).start()
     _on_loop(serverapp, Background(service, serverapp).start)
     ticker = PeriodicCallback(lambda: active() if service.jobs.current() else None, ACTIVITY_EVERY)
     _on_loop(serverapp, ticker.start)
     # An extension without an application class is not told that the server stops; the interpreter's end
     # comes right after, and the worker is a daemon, which is still alive then.
     atexit.register(service.jobs.stop, STOP_TIMEOUT)
+
+
+def _bring_pages(serverapp: Any, context: Context, service: Any) -> None:
+    """Put the overlay's widgets where pages find them: in a thread, modules and all; nobody waits for it."""
+    from overlayspawner.payload.server.pages import Pages
+
+    pages = Pages(context, serverapp)
+    service.refresh_pages = pages.refresh
+    pages.start(partial(_on_loop, serverapp))
 
 
 def _in_background(context: Context, log: Any) -> None:

@@ -52,11 +52,16 @@ class Pages:
         self._place = os.path.join(self._share, "labextensions")
 
     def start(self, on_loop: Callable[[Callable[[], None]], None]) -> None:
-        """Look for the first time, in a thread; the server does not wait for it."""
-        if not self._context.runtime:
-            return
-        on_loop(self._hook)
-        threading.Thread(target=self.refresh, name="overlay-pages", daemon=True).start()
+        """Look for the first time; in a thread of the caller's.
+
+        Parameters
+        ----------
+        on_loop:
+            Has something done on the server's loop, once it runs.
+        """
+        if self._context.runtime:
+            on_loop(self._hook)
+            self.refresh()
 
     def refresh(self) -> bool:
         """Bring pages up to date with the overlay; return whether a page that is loaded again differs.
