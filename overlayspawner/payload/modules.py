@@ -12,6 +12,7 @@ from overlayspawner.payload import envs, imported, lockfile, restore, revisions
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, base_dists, listing, overlay_dists, user_site
+from overlayspawner.payload.gate import policy_of
 from overlayspawner.payload.once import Once, identity
 from overlayspawner.payload.requirements import normalise
 
@@ -51,7 +52,7 @@ def packages(ctx: Context, module: str) -> dict[str, Any]:
     Raises
     ------
     OverlayError
-        ``bad-request`` for what is no module's name.
+        ``bad-request`` for what is no module's name; ``policy``: a rule of the hub can't be understood.
     """
     parts = check(module).split(".")
     base = base_dists(ctx)
@@ -66,10 +67,14 @@ def packages(ctx: Context, module: str) -> dict[str, Any]:
     ):
         for name in names:
             found.setdefault(name, source)
+    policy = policy_of(ctx)
+    there = {*mine, *base, *local}
+    # what the hub's rules refuse is not offered; a search tells why
+    found = {name: source for name, source in found.items() if name in there or not policy.refusal(name)}
     return {
         "module": module,
         "packages": [
-            {"name": name, "source": source, "installed": name in mine or name in base or name in local}
+            {"name": name, "source": source, "installed": name in there}
             for name, source in list(found.items())[:MAX_PACKAGES]
         ],
         "restoring": restoring(ctx),

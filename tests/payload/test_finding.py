@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from overlayspawner.payload import dists
+from overlayspawner.payload import catalogue, dists
 from overlayspawner.payload.apply import apply
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.finder import Finder
 from overlayspawner.payload.imported import table
-from overlayspawner.payload.installer import similar
+from overlayspawner.payload.installer import asking, similar
 from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.probe import Base
 from overlayspawner.payload.requirements import normalise
@@ -58,9 +58,7 @@ def test_what_is_meant_comes_first(finder: Finder, text: str, first: str) -> Non
     assert named(finder.search(text))[0] == first
 
 
-def test_a_name_of_the_index_stands_below_what_it_may_be_a_misspelling_of(
-    ctx: Context, tmp_path: Path
-) -> None:
+def test_a_name_that_looks_mistyped_stands_below_what_may_be_meant(ctx: Context, tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     with LocalIndex(tmp_path / "index", recipes=False) as other:
         for name in ("reqeusts", "nump", "house-made"):
@@ -119,6 +117,7 @@ def test_rules_of_the_hub(ctx: Context, finder: Finder) -> None:
     assert "tinydata" in hit["blocked"]
     assert finder.search("pandas")["results"][0]["blocked"], "who asks for it is told"
     assert "pandas" not in named(finder.search("panda")), "nobody else is offered it"
+    assert finder.modules("pandas")["packages"] == [] != finder.modules("numpy")["packages"]
 
 
 def test_only_what_is_old_enough(ctx: Context, finder: Finder, tmp_path: Path) -> None:
@@ -145,8 +144,6 @@ def test_only_what_is_old_enough(ctx: Context, finder: Finder, tmp_path: Path) -
 def test_pages_of_html_tell_as_much_as_they_can(
     ctx: Context, finder: Finder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from overlayspawner.payload.installer import asking
-
     monkeypatch.setattr(asking, "_ACCEPT", "text/html")
     found = finder.project("tinypast")
     assert (found["newest"], found["summary"]) == ("1.0", "A test package called tinypast.")
@@ -181,25 +178,24 @@ def test_an_index_that_fails(ctx: Context, finder: Finder, index: LocalIndex, fa
     assert len(index.requests) == before + 1, "it is not asked again by what is typed"
 
 
-def test_only_web_pages_are_asked_for_and_links_are_pages(
-    ctx: Context, finder: Finder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from overlayspawner.payload import catalogue
-    from overlayspawner.payload.installer import asking
-
+def test_only_web_pages_are_asked_for_and_links_are_pages(tmp_path: Path) -> None:
     secret = tmp_path / "secret.metadata"
     secret.write_text("Summary: a secret\n")
+    with pytest.raises(ValueError, match="web page"):
+        asking._open(f"file://{secret}", "", {})
     assert asking.Index({}).read(f"file://{secret}") == b""
-    for url in (
-        "javascript:alert(1)",
-        "data:text/html,x",
-        "http://a b",
-        "https://user:x@y.example/",
-        "//x",
-        "http:x",
-    ):
+    bad = ("javascript:alert(1)", "data:text/html,x", "http://a b", "https://u:x@y.example/", "//x", "http:x")
+    for url in bad:
         assert catalogue._web(url) == "", url
     assert catalogue._web("https://x.example/a?b#c") == "https://x.example/a?b#c"
+
+
+def test_what_pypi_itself_tells() -> None:
+    info = {"summary": HTML, "home_page": None, "project_urls": {"Homepage": "https://x.example/"}}
+    told = catalogue._legacy(json.dumps({"info": info}).encode())
+    assert dict(told) == {"summary": HTML, "project-url": "Homepage,https://x.example/"}
+    for raw in (b"", b"[]", b"[" * 100_000, b'{"info": 1}', b'{"info": {"project_urls": [1]}}', b"\xff"):
+        assert catalogue._legacy(raw) == []
 
 
 def test_no_index_at_all(ctx: Context, finder: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
