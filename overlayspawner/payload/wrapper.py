@@ -161,6 +161,15 @@ def _environ(ctx: Context, command: asked.Command, report: str) -> dict[str, str
         constraint = _constraint(ctx)
         if constraint:
             environ.setdefault("UV_CONSTRAINT", constraint)
+    if command.verb != "uninstall":
+        # the hub's index instead of the image's files of settings; a user's variable or option goes before
+        first, more = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+        if command.tool == "uv":
+            first, more = ("UV_DEFAULT_INDEX", "UV_INDEX")
+        if ctx.spec.index_url and "UV_INDEX_URL" not in environ:
+            environ.setdefault(first, ctx.spec.index_url)
+        if ctx.spec.extra_index_urls:
+            environ.setdefault(more, " ".join(ctx.spec.extra_index_urls))
     if command.verb != "uninstall" and (ctx.spec.only_binary or ctx.spec.exclude_newer):
         from overlayspawner.payload import wrapper_limits
 

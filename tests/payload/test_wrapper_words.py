@@ -73,6 +73,20 @@ def test_user_means_the_overlay(ctx: Context) -> None:
     assert not Path(ctx.home, ".local").exists()
 
 
+def test_the_hubs_index_is_that_of_pip_and_uv(
+    ctx: Context, index: LocalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would ask the public one, which may have something else under that name."""
+    monkeypatch.delenv("PIP_INDEX_URL")
+    for command in (["pip", "install", "tinydata"], ["uv", "pip", "install", "--no-deps", "tinymany"]):
+        seen = len(index.requests)
+        tool(ctx, *command)
+        assert len(index.requests) > seen, command
+    seen = len(index.requests)
+    tool(ctx, "pip", "install", "--retries=0", "-i", "http://127.0.0.1:9/", "tinyscript", ok=False)
+    assert len(index.requests) == seen, "an option goes before"
+
+
 def test_a_pip_of_ones_own(ctx: Context) -> None:
     """It replaces ``ENV/bin/pip``, but not the command that terminals find."""
     tool(ctx, "pip", "install", "--force-reinstall", "--no-deps", pip_wheel())
