@@ -378,7 +378,8 @@ def told(
     listed = [line for line in listed if line not in written]
     if not listed:
         return []
-    notes.append(f"The image gives what is needed besides: {', '.join(listed)}. That is not in this file.")
+    few = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if listed[3:] else "")
+    notes.append(f"The image gives what is needed besides ({few}): only a comment of this file names it.")
     return ["Of the image, and needed by these packages:", *(f"  {line}" for line in listed)]
 
 

@@ -47,7 +47,7 @@ def read(ctx: Context, environ: Optional[Mapping[str, str]] = None) -> Facts:
     settings = index.settings(ctx, os.environ if environ is None else environ)
     pip = dists.image_dists(base).get("pip")
     return Facts(
-        name=spec.name,
+        name=overlay.name,
         kind=overlay.kind,
         text=text,
         administrator=list(spec.requirements),

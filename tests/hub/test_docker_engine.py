@@ -14,6 +14,7 @@ import pytest
 import requests
 from docker.errors import APIError, NotFound
 
+from overlayspawner.hub.image_facts import facts_from_config
 from tests.support.hub import RunningHub, SpawnFailed, in_parallel
 from tests.support.images import image
 from tests.support.registry import SlowRegistry
@@ -63,6 +64,9 @@ def test_a_pull_is_shown_in_bytes_and_shared(hub: RunningHub) -> None:
                 lambda: follow(hub, "pulls1", {"image": name}),
                 lambda: follow(hub, "pulls2", {"image": name}),
             )
+            # what exports call it
+            facts = facts_from_config(docker.from_env().api.inspect_image(name))
+            assert re.fullmatch(re.escape(registry.name) + "@sha256:[0-9a-f]{64}", facts.public_name(name))
         finally:
             docker.from_env().images.remove(name, force=True)
         layers = [r for r in registry.requests if "/blobs/" in r]
