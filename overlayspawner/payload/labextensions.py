@@ -23,6 +23,9 @@ MAX_PACKAGE_JSON = 1 << 20
 OURS = "overlayspawner"
 """Name of the panel, which no package replaces."""
 
+# Parts of an application that the server runs: they fit no other version of it.
+_PARTS = "@jupyter-notebook/"
+
 # Extensions whose part in the server lies in a package of another name, without their saying so.
 _SERVER_PARTS = {
     "@jupyter/collaboration-extension": "jupyter_server_ydoc",
@@ -252,11 +255,9 @@ def why_not(
             f"it needs a server extension ({', '.join(missing)}), and the server loads only the image's",
             "Ask your administrator to add the package to the image.",
         )
-    if image is not None and order(image) > order(extension.version):
-        return (
-            f"it would replace the image's newer version {image}",
-            "Upgrade the package, or uninstall it: then the image's is used.",
-        )
+    if image is not None and (order(image) > order(extension.version) or extension.name.startswith(_PARTS)):
+        newer = "newer " if order(image) > order(extension.version) else ""
+        return f"it would replace the image's {newer}version {image}", "Uninstall it: the image's is used."
     return None
 
 

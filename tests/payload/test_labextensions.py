@@ -70,6 +70,7 @@ def test_versions_are_ordered_as_npm_does() -> None:
         (package(jupyterlab={"discovery": {"server": {"managers": []}}}), {}, "server extension"),
         (package("@jupyter/docprovider-extension"), {}, "jupyter_server_ydoc"),
         (package(), {"image": "1.2.4"}, "1.2.4"),
+        (package("@jupyter-notebook/lab-extension"), {"image": "1.2.2"}, "the image's version 1.2.2"),
         (package("overlayspawner"), {}, "panel"),
     ],
 )

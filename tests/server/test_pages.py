@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from overlayspawner.payload.contract import Spec
 from overlayspawner.payload.server import pages
@@ -284,3 +286,19 @@ def test_who_may(monkeypatch: pytest.MonkeyPatch, choice: str, disabled: str, al
     assert pages.Pages(context, SimpleNamespace())._allowed() is allowed
     with_trait = SimpleNamespace(disable_user_config=True)
     assert pages.Pages(context, with_trait)._allowed() is (choice == "always")
+
+
+def test_nobody_waits_for_a_loop_that_has_ended() -> None:
+    loop = IOLoop(make_current=False)
+    context: Any = SimpleNamespace(runtime="/none", spec=Spec())
+    made = pages.Pages(context, SimpleNamespace(io_loop=loop))
+    done: list[int] = []
+    running = threading.Thread(target=loop.start)
+    running.start()
+    made._on_loop(lambda: done.append(1))
+    loop.add_callback(loop.stop)
+    running.join()
+    with pytest.raises(TimeoutError):
+        made._on_loop(lambda: done.append(2))
+    assert done == [1]
+    loop.close()

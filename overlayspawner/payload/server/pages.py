@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -48,6 +49,7 @@ class Pages:
         self._served: dict[str, Mark] = {}
         self._kernels: dict[str, Any] = {}
         self._lab: Optional[Lab] = None
+        self._loop_ran = False
         self._share = os.path.join(context.runtime, "share", "jupyter")
         self._place = os.path.join(self._share, "labextensions")
 
@@ -274,8 +276,12 @@ class Pages:
                 done.set()
 
         loop.add_callback(run)
-        if not done.wait(LOOP_TIMEOUT):
-            raise TimeoutError("the server's loop does not answer")
+        until = time.monotonic() + LOOP_TIMEOUT
+        while not done.wait(0.2):
+            ended = self._loop_ran and not loop.asyncio_loop.is_running()
+            if ended or time.monotonic() > until:  # a job must not wait for a server that is ending
+                raise TimeoutError("the server's loop does not answer")
+        self._loop_ran = True
 
     def _put(self, fresh: dict[str, str], gone: list[str]) -> None:
         panel.make_known(self._serverapp, self._place)
