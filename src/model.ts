@@ -71,6 +71,11 @@ export class PackagesModel {
   filter = '';
   loaded = false;
 
+  /** What stands in the box for names. */
+  get typed(): string {
+    return this.search.text;
+  }
+
   /** Something is different now. */
   get changed(): ISignal<this, void> {
     return this._changed;

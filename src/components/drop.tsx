@@ -6,7 +6,7 @@ import * as React from 'react';
 
 import { MAX_FILE } from '../given';
 import { amount } from '../text';
-import { Button, IPartProps, ITexts, Notice, useModel } from './common';
+import { Button, IPartProps, ITexts, Notice, useFocusBack, useModel } from './common';
 
 /** What the button offers; a drop takes any file. */
 const ACCEPT = '.txt,.in,.toml,.lock,.yml,.yaml';
@@ -96,17 +96,15 @@ export function FileButton({ model, trans }: IPartProps): JSX.Element {
 /** A file of which something has to be decided, or said. */
 export function FromFile({ model, trans }: IPartProps): JSX.Element | null {
   useModel(model);
+  const shown = model.given.found !== null || model.given.error !== null;
+  return shown && !model.proposal ? <Card {...{ model, trans }} /> : null;
+}
+
+function Card({ model, trans }: IPartProps): JSX.Element {
   const given = model.given;
   const box = React.useRef<HTMLDivElement>(null);
-  const shown = given.found !== null || given.error !== null;
-  React.useEffect(() => {
-    if (shown) {
-      box.current?.focus();
-    }
-  }, [shown]);
-  if (!shown || model.proposal) {
-    return null;
-  }
+  useFocusBack(box);
+  React.useEffect(() => box.current?.focus(), []);
   const { found, name } = given;
   const count = found?.requirements.length ?? 0;
   return (

@@ -43,12 +43,17 @@ function Change({ model, trans, revision, newest }: ChangeProps): JSX.Element {
           <div className="ovl-Row-marks">
             #{revision.id} · <time dateTime={revision.when}>{new Date(revision.when).toLocaleString()}</time>
             {revision.who ? ` · ${revision.who}` : ''}
+            {undoLatest && !undoable!.offline ? ` · ${trans.__('undoing needs a download')}` : ''}
           </div>
         </div>
         {undoLatest && (
           <Button
-            label={undoable!.offline ? trans.__('Undo') : trans.__('Undo (needs download)')}
-            title={trans.__('Undo change %1', revision.id)}
+            label={trans.__('Undo')}
+            title={
+              undoable!.offline
+                ? trans.__('Undo change %1', revision.id)
+                : trans.__('Undo change %1 (needs a download)', revision.id)
+            }
             disabled={disabled}
             onClick={() => void model.undo(revision.id)}
           />
@@ -63,8 +68,12 @@ function Change({ model, trans, revision, newest }: ChangeProps): JSX.Element {
         <div className="ovl-Buttons">
           {!undoLatest && revision.action !== 'undo' && (
             <Button
-              label={revision.kept === false ? trans.__('Undo this (needs download)') : trans.__('Undo this')}
-              title={trans.__('Undo change %1 only', revision.id)}
+              label={revision.kept === false ? trans.__('Undo this (needs a download)') : trans.__('Undo this')}
+              title={
+                revision.kept === false
+                  ? trans.__('Undo only change %1 (needs a download)', revision.id)
+                  : trans.__('Undo only change %1', revision.id)
+              }
               disabled={disabled}
               onClick={() => void model.undo(revision.id)}
             />

@@ -21,7 +21,7 @@ export function Proposal({ model, trans }: IPartProps): JSX.Element | null {
 function Waiting({ model, trans, proposal }: IPartProps & { proposal: IProposal }): JSX.Element {
   const box = React.useRef<HTMLDivElement>(null);
   useFocusBack(box);
-  const { request, plan } = proposal;
+  const plan = proposal.plan;
   const ready = Boolean(plan);
   React.useEffect(() => {
     // who works with the keyboard goes on here
@@ -55,16 +55,15 @@ function Waiting({ model, trans, proposal }: IPartProps & { proposal: IProposal 
       )}
       {plan ? <Plan plan={plan} trans={trans} /> : <p role="status">{trans.__('Looking what it needs…')}</p>}
       {plan && <Other {...{ model, trans, plan }} />}
-      <div className="ovl-Buttons">
-        {plan && !plan.blocked.length && <Accept {...{ model, trans, proposal }} />}
-        <Button label={trans.__('Cancel')} onClick={() => model.dismiss()} />
-      </div>
       {plan && isAgainst(proposal) && !plan.blocked.length && (
         <p className="ovl-Hint">
           {trans.__('If you install it anyway, that is remembered: you are not asked again.')}
         </p>
       )}
-      {!plan && request.install && <span className="ovl-Bar ovl-mod-waiting" />}
+      <div className="ovl-Buttons">
+        {plan && !plan.blocked.length && <Accept {...{ model, trans, proposal }} />}
+        <Button label={trans.__('Cancel')} onClick={() => model.dismiss()} />
+      </div>
     </div>
   );
 }

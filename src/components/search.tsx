@@ -152,7 +152,7 @@ function Results({ model, trans, items, list, box }: IResultsProps): JSX.Element
                 </span>
                 <span className="ovl-Found-line ovl-Row-marks">{mark(item, trans)}</span>
               </button>
-              {item.where !== 'overlay' && (
+              {item.where !== 'overlay' && !open && (
                 <Button
                   label={trans.__('Install…')}
                   title={trans.__('Install %1', item.name)}
