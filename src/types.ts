@@ -111,6 +111,8 @@ export interface IFound {
   summary: string;
   where: Scope | null;
   source: 'installed' | 'popular' | 'index';
+  /** Why the hub's rules refuse it. */
+  blocked?: string | null;
 }
 
 export interface ISearch {

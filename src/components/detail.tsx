@@ -14,6 +14,14 @@ const SHOWN = 60;
 export function Detail({ model, trans, item }: IPartProps & { item: IFound }): JSX.Element {
   const [version, setVersion] = React.useState('');
   const found = model.search.project;
+  if (item.blocked) {
+    return (
+      <div className="ovl-Detail">
+        <p>{item.blocked}</p>
+        <Summary text={item.summary} />
+      </div>
+    );
+  }
   if (found && 'code' in found) {
     return (
       <div className="ovl-Detail">

@@ -152,7 +152,7 @@ function Results({ model, trans, items, list, box }: IResultsProps): JSX.Element
                 </span>
                 <span className="ovl-Found-line ovl-Row-marks">{mark(item, trans)}</span>
               </button>
-              {item.where !== 'overlay' && !open && (
+              {item.where !== 'overlay' && !item.blocked && !open && (
                 <Button
                   label={trans.__('Install…')}
                   title={trans.__('Install %1', item.name)}
@@ -179,5 +179,7 @@ function mark(item: IFound, trans: ITexts): string {
     popular: trans.__('popular'),
     index: trans.__('in the index')
   };
-  return [known[item.where ?? item.source], item.summary].filter(part => part).join(' · ');
+  return [known[item.where ?? item.source], item.blocked ? trans.__('not allowed here') : '', item.summary]
+    .filter(part => part)
+    .join(' · ');
 }

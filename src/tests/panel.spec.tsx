@@ -102,6 +102,19 @@ test('a version that does not fit can’t be chosen; one that does is asked for'
   expect(server.plans).toEqual([{ install: ['demo==1.0'] }]);
 });
 
+test('what the rules refuse is said, and not offered', async () => {
+  model.search.found = {
+    query: 'demo',
+    results: [
+      { name: 'demo', version: '1.0', summary: '', where: null, source: 'index', blocked: 'The rule says no.' }
+    ],
+    index: 'found'
+  };
+  await act(async () => model.search.toggle('demo'));
+  expect(host.querySelector('.ovl-Detail')!.textContent).toBe('The rule says no.');
+  expect(host.querySelectorAll('.ovl-Found .ovl-Button')).toHaveLength(0);
+});
+
 test('what the search says of the index', async () => {
   const said = async (index: any): Promise<string> => {
     model.search.found = { query: 'demo', results: [], index };
