@@ -4,6 +4,7 @@
 
 import { ISignal, Signal } from '@lumino/signaling';
 
+import { follow } from './follow';
 import { Given } from './given';
 import { Search } from './search';
 import { Space } from './space';
@@ -36,9 +37,6 @@ const FINISHED = ['done', 'failed', 'cancelled'];
 
 /** What a change may end with that was not what somebody had agreed to: they are asked again. */
 const ASK_AGAIN = ['plan-changed', 'would-break'];
-
-/** Milliseconds between two looks at a job whose stream is lost. */
-const POLL = 1000;
 
 /** Milliseconds between two looks for what another page or a terminal may have changed. */
 const GLANCE = 5000;
@@ -113,6 +111,9 @@ export class PackagesModel {
       this.loaded = true;
       if (status.job && (!this.job || !this.busy)) {
         this.follow(status.job);
+      }
+      if (this.packages === null) {
+        await this.show(this.scope); // somebody has chosen another list meanwhile
       }
     });
   }
@@ -300,51 +301,22 @@ export class PackagesModel {
       this.take(job);
       return;
     }
-    const mine = (): boolean => this.job?.id === job.id && this.busy;
-    let timer = 0;
-    const stop = this.server.follow(job.id, {
-      onState: told => {
-        if (mine()) {
-          this.take(told);
-        }
-      },
+    this._stop = follow(this.server, job.id, {
+      wanted: () => this.job?.id === job.id && this.busy,
+      onState: told => this.take(told),
       onProgress: progress => {
-        if (mine()) {
-          const packages = new Map((this.job!.packages ?? []).map(item => [item.name, item]));
-          (progress.packages ?? []).forEach(item => packages.set(item.name, item));
-          const { phase, message } = progress;
-          const told = { phase, message, progress: progress.progress, packages: [...packages.values()] };
-          this.job = { ...this.job!, ...told };
-          this._changed.emit();
-        }
+        const packages = new Map((this.job!.packages ?? []).map(item => [item.name, item]));
+        (progress.packages ?? []).forEach(item => packages.set(item.name, item));
+        const { phase, message } = progress;
+        const told = { phase, message, progress: progress.progress, packages: [...packages.values()] };
+        this.job = { ...this.job!, ...told };
+        this._changed.emit();
       },
-      onLost: () => {
-        const poll = async (): Promise<void> => {
-          try {
-            const told = await this.server.job(job.id);
-            if (mine()) {
-              this.take(told);
-            }
-          } catch (error) {
-            // a server that restarted knows nothing of it
-            if (mine() && error instanceof ServerError && error.notice.code === 'not-found') {
-              this.job = null;
-              void this.refresh();
-              return;
-            }
-          }
-          if (mine()) {
-            timer = window.setTimeout(() => void poll(), POLL);
-          }
-        };
-        window.clearTimeout(timer);
-        void poll();
+      onGone: () => {
+        this.job = null;
+        void this.refresh();
       }
     });
-    this._stop = () => {
-      stop();
-      window.clearTimeout(timer);
-    };
     this._changed.emit();
   }
 

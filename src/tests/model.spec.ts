@@ -103,3 +103,11 @@ test('in safe mode there is no overlay, and that is no error', async () => {
   expect(model.packages).toEqual([]);
   expect(model.status).not.toBeNull();
 });
+
+test('a list that is chosen while everything is read again does not get lost', async () => {
+  server.lists.base = [item('numpy', { where: 'base' })];
+  const reading = model.refresh();
+  await model.show('base');
+  await reading;
+  expect(model.packages).toHaveLength(1);
+});
