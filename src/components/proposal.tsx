@@ -53,8 +53,15 @@ function Waiting({ model, trans, proposal }: IPartProps & { proposal: IProposal 
           </b>
         </p>
       )}
-      {plan ? <Plan plan={plan} trans={trans} /> : <p role="status">{trans.__('Looking what it needs…')}</p>}
-      {plan && <Other {...{ model, trans, plan }} />}
+      {plan ? (
+        <>
+          <Sentences plan={plan} />
+          <Other {...{ model, trans, plan }} />
+          <Details {...{ trans, plan }} />
+        </>
+      ) : (
+        <p role="status">{trans.__('Looking what it needs…')}</p>
+      )}
       {plan && isAgainst(proposal) && !plan.blocked.length && (
         <p className="ovl-Hint">
           {trans.__('If you install it anyway, that is remembered: you are not asked again.')}
@@ -122,25 +129,26 @@ function Other({ model, trans, plan }: IPartProps & { plan: IPlan }): JSX.Elemen
   ) : null;
 }
 
-/** A plan in sentences, and package by package. */
-function Plan({ plan, trans }: { plan: IPlan; trans: ITexts }): JSX.Element {
+function Sentences({ plan }: { plan: IPlan }): JSX.Element {
   return (
-    <>
-      <ul className="ovl-Sentences">
-        {(plan.sentences ?? []).map((sentence, index) => (
-          <li key={index}>{sentence}</li>
-        ))}
-      </ul>
-      {plan.new.length > 0 && (
-        <details>
-          <summary>
-            {trans._n('%1 package in detail', '%1 packages in detail', plan.new.length, plan.new.length)}
-          </summary>
-          <Comes items={plan.new} trans={trans} />
-        </details>
-      )}
-    </>
+    <ul className="ovl-Sentences">
+      {(plan.sentences ?? []).map((sentence, index) => (
+        <li key={index}>{sentence}</li>
+      ))}
+    </ul>
   );
+}
+
+/** A plan package by package. */
+function Details({ plan, trans }: { plan: IPlan; trans: ITexts }): JSX.Element | null {
+  return plan.new.length > 0 ? (
+    <details>
+      <summary>
+        {trans._n('%1 package in detail', '%1 packages in detail', plan.new.length, plan.new.length)}
+      </summary>
+      <Comes items={plan.new} trans={trans} />
+    </details>
+  ) : null;
 }
 
 /** Packages that come, each with its size and what it takes the place of. */
