@@ -39,5 +39,6 @@ test('what is searched for while it is typed', () => {
 
 test('only links to pages are links', () => {
   expect(link('https://example.org/a?b')).toBe('https://example.org/a?b');
-  expect([link('javascript:alert(1)'), link('https://a b'), link(null)]).toEqual([null, null, null]);
+  const others = ['javascript:alert(1)', 'javascript://a%0aalert(1)', 'https://a b', null];
+  expect(others.map(link)).toEqual([null, null, null, null]);
 });
