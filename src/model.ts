@@ -41,6 +41,9 @@ const ASK_AGAIN = ['plan-changed', 'would-break'];
 /** Milliseconds between two looks for what another page or a terminal may have changed. */
 const GLANCE = 5000;
 
+/** The code of what is said while nothing comes from the server. */
+export const UNREACHABLE = 'unreachable';
+
 /** Whether something stops working that nobody has agreed to yet. */
 export function isAgainst(proposal: IProposal): boolean {
   const plan = proposal.plan;
@@ -109,6 +112,9 @@ export class PackagesModel {
       this._packages = new Map(scopes.map((scope, index) => [scope, lists[index]]));
       this.updates.keep(new Map((lists[0] ?? []).map(item => [item.name, item.version])));
       this.loaded = true;
+      if (this.error?.code === UNREACHABLE) {
+        this.error = null;
+      }
       if (status.job && (!this.job || !this.busy)) {
         this.follow(status.job);
       }
@@ -139,7 +145,7 @@ export class PackagesModel {
     }
     if (status.job) {
       this.follow(status.job);
-    } else if (trace(status) !== trace(this.status)) {
+    } else if (trace(status) !== trace(this.status) || this.error?.code === UNREACHABLE) {
       await this.refresh();
     } else if (JSON.stringify(status.notices) !== JSON.stringify(this.status?.notices)) {
       this.status = status;

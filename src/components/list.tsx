@@ -120,6 +120,8 @@ function Rows(props: IPartProps & { packages: IPackage[]; some: boolean }): JSX.
   const [view, setView] = React.useState({ top: 0, height: 600 });
   const [current, setCurrent] = React.useState(0);
   const wanted = React.useRef<number | null>(null);
+  // a list that was empty has no element to look at before it has packages
+  const any = packages.length > 0;
   React.useLayoutEffect(() => {
     const element = box.current;
     if (!element) {
@@ -134,7 +136,7 @@ function Rows(props: IPartProps & { packages: IPackage[]; some: boolean }): JSX.
       element.removeEventListener('scroll', look);
       observer?.disconnect();
     };
-  }, []);
+  }, [any]);
   const { first, last } = visible(view.top, view.height, packages.length);
   React.useEffect(() => {
     // the row that a key leads to may have to come into the page first

@@ -5,6 +5,7 @@
 import * as React from 'react';
 
 import { usePage } from '../actions';
+import { UNREACHABLE } from '../model';
 import { amount } from '../text';
 import { INotice, IStatus } from '../types';
 import { Button, IPartProps, ITexts, Notice } from './common';
@@ -76,9 +77,18 @@ export function Notices(props: IPartProps & { onSpace?: () => void }): JSX.Eleme
           {open ? trans.__('Show less') : trans._n('%1 more notice', '%1 more notices', more, more)}
         </button>
       )}
-      {model.error && <Notice notice={model.error} role="alert" />}
+      {model.error && <Notice notice={refusal(model.error, trans)} role="alert" />}
     </div>
   );
+}
+
+/** Why something failed; what a browser says of a lost connection is no sentence. */
+function refusal(error: INotice, trans: ITexts): INotice {
+  if (error.code !== UNREACHABLE) {
+    return error;
+  }
+  const message = trans.__('Your server can’t be reached.');
+  return { ...error, message, hint: trans.__('Once the connection is back, this goes away by itself.') };
 }
 
 function key(notice: INotice): string {

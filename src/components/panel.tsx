@@ -27,10 +27,10 @@ export function Panel({ model, trans }: IPartProps): JSX.Element {
   const bar = React.useRef<HTMLDivElement>(null);
   return (
     <DropZone {...{ model, trans }}>
-      <header className="ovl-Header">
+      <div className="ovl-Header">
         <h2>{trans.__('Packages')}</h2>
         <Button label={trans.__('Refresh')} onClick={() => void model.refresh()} />
-      </header>
+      </div>
       <Notices {...{ model, trans }} onSpace={() => setTab('space')} />
       <Install {...{ model, trans }} />
       <FromFile {...{ model, trans }} />
@@ -83,5 +83,5 @@ function Sizes({ model, trans }: IPartProps): JSX.Element | null {
     sizes.overlay === null ? '' : trans.__('%1 in packages', amount(sizes.overlay)),
     sizes.free === null ? '' : trans.__('%1 free', amount(sizes.free))
   ];
-  return <footer className="ovl-Sizes">{parts.filter(part => part).join(' · ')}</footer>;
+  return <div className="ovl-Sizes">{parts.filter(part => part).join(' · ')}</div>;
 }

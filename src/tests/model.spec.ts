@@ -111,3 +111,15 @@ test('a list that is chosen while everything is read again does not get lost', a
   await reading;
   expect(model.packages).toHaveLength(1);
 });
+
+test('what is said of a lost connection goes away with it', async () => {
+  await model.refresh();
+  const revisions = server.revisions;
+  server.revisions = () =>
+    Promise.reject(new ServerError({ code: 'unreachable', message: 'TypeError', hint: '' }));
+  await model.refresh();
+  expect(model.error!.code).toBe('unreachable');
+  server.revisions = revisions;
+  await model.glance();
+  expect(model.error).toBeNull();
+});

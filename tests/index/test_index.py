@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,18 @@ def test_a_wheel_of_ones_own_is_served(tmp_path: Path) -> None:
     with LocalIndex(tmp_path, recipes=False) as own:
         own.add(make_wheel(tmp_path, "mine", "0.1"))
         assert "mine-0.1" in requests.get(f"{own.url}mine/").text
+
+
+def test_moods_come_and_go(index: LocalIndex) -> None:
+    url = f"{index.prefixed('moody')}tinyleaf/"
+    with index.feeling("503"):
+        assert requests.get(url, timeout=10).status_code == 503
+    assert requests.get(url, timeout=10).ok
+    with index.feeling("held"):
+        with pytest.raises(requests.Timeout):
+            requests.get(url, timeout=0.3)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(requests.get, url, timeout=10)
+            assert not waiting.done()
+            index.mood = ""
+            assert waiting.result().ok

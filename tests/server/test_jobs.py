@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -289,3 +290,20 @@ def test_jobs_of_an_earlier_server_are_the_oldest() -> None:
     assert runner.jobs() == [new, old] and runner.current() is None
     assert runner.cancel(old.id).was_interrupted
     assert runner.stop()
+
+
+def test_a_job_is_shown_while_packages_are_added_to_it() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            job = Job("install")
+            entries = [{"name": f"many-{number}", "state": "downloading"} for number in range(900)]
+            worker = threading.Thread(target=lambda j=job, e=entries: [j.take({"packages": [x]}) for x in e])
+            worker.start()
+            while worker.is_alive():
+                job.to_dict()
+            worker.join()
+            assert len(job.to_dict()["packages"]) == 900
+    finally:
+        sys.setswitchinterval(before)

@@ -12,6 +12,7 @@
 ``/cut/``      ends the connection in the middle of each answer
 ``/endless/``  goes on for ever, a piece at a time
 ``/403/`` …    answers with this status: any from 400 to 599
+``/moody/``    what :attr:`LocalIndex.mood` is at the moment: one of these, ``held`` until it changes, or well
 =============  =====================================================================================
 
 ``/X-files/`` (for example ``/reset-files/``) answers pages properly and fails at the files only.
@@ -35,6 +36,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -104,6 +106,8 @@ class LocalIndex:
         self._servers: list[ThreadingHTTPServer] = []
         self._container_host = ""
         self.stopped = threading.Event()
+        self._mood = ""
+        self._moods = threading.Condition()
         if recipes:
             from tests.index import recipes as all_recipes
 
@@ -138,6 +142,32 @@ class LocalIndex:
         """Tell in JSON pages since when there is a file (PEP 700); what is not told is not in them."""
         self.files[filename].uploaded = when
 
+    @property
+    def mood(self) -> str:
+        """How ``/moody/`` is: empty for well, ``held`` for waiting until it changes, or another prefix."""
+        return self._mood
+
+    @mood.setter
+    def mood(self, mood: str) -> None:
+        with self._moods:
+            self._mood = mood
+            self._moods.notify_all()
+
+    @contextlib.contextmanager
+    def feeling(self, mood: str) -> Iterator[None]:
+        """Have ``/moody/`` be like this for a while."""
+        self.mood = mood
+        try:
+            yield
+        finally:
+            self.mood = ""
+
+    def settled(self) -> str:
+        """Wait while it is ``held``, and return how it is then."""
+        with self._moods:
+            self._moods.wait_for(lambda: self._mood != "held" or self.stopped.is_set())
+            return self._mood
+
     # -- running ------------------------------------------------------------------------------------
 
     def __enter__(self) -> LocalIndex:
@@ -146,6 +176,7 @@ class LocalIndex:
 
     def __exit__(self, *exc: object) -> None:
         self.stopped.set()
+        self.mood = ""
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -302,6 +333,8 @@ class _Handler(BaseHTTPRequestHandler):
         if prefix == "auth" and not authorized:
             self._send(401, b"credentials, please\n", headers={"WWW-Authenticate": 'Basic realm="index"'})
             return
+        if prefix == "moody":
+            prefix = index.settled()
         fault, _, only_files = prefix.partition("-")
         is_file = bool(parts) and parts[0] == "files"
         trickle = False

@@ -17,7 +17,7 @@ from tests.support.client import Server
 from tests.support.hub import RunningHub
 from tests.support.images import image
 from tests.support.index import LocalIndex
-from tests.support.lab import Pages, chromium, renew_picture
+from tests.support.lab import Pages, chromium, login, open_panel, renew_picture
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -40,8 +40,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     if not report.failed:
         return
     report.sections.extend((f"hub {hub.prefix}", hub.report()) for hub in RunningHub.alive)
-    pages = getattr(item, "funcargs", {}).get("pages")
-    for number, page in enumerate(p for c in (pages.contexts if pages else []) for p in c.pages):
+    opened = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Pages)]
+    for number, page in enumerate(p for pages in opened for c in pages.contexts for p in c.pages):
         FAILED.mkdir(parents=True, exist_ok=True)
         try:
             page.screenshot(path=FAILED / f"{item.name}-{number}.png", timeout=5_000)
@@ -66,7 +66,7 @@ def browser() -> Iterator[Browser]:
 def hub(index: LocalIndex) -> Iterator[RunningHub]:
     """A hub whose servers are processes on this machine: quick, and enough for what only the page does."""
     _built()
-    environment = {"PIP_INDEX_URL": index.url, "PIP_TRUSTED_HOST": "127.0.0.1"}
+    environment = {"PIP_INDEX_URL": index.prefixed("moody"), "PIP_TRUSTED_HOST": "127.0.0.1"}
     with RunningHub(LOCAL, spawner="overlay-local", docker=False, environment=environment) as running:
         yield running
 
@@ -75,8 +75,16 @@ def hub(index: LocalIndex) -> Iterator[RunningHub]:
 def docker_hub(index: LocalIndex) -> Iterator[RunningHub]:
     """A hub whose servers are containers that reach the same index; a module may take it for its ``hub``."""
     _built()
-    with RunningHub(image=image("stacks"), index=index) as running:
+    environment = {"PIP_INDEX_URL": index.prefixed("moody", container=True)}
+    with RunningHub(image=image("stacks"), index=index, environment=environment) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def well(index: LocalIndex) -> Iterator[None]:
+    """See to it that the index is well when the next test begins: a test may set its ``mood``."""
+    yield
+    index.mood = ""
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +108,23 @@ def pages(browser: Browser) -> Iterator[Pages]:
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def shared(hub: RunningHub, server: Server, user: str, browser: Browser) -> Iterator[Pages]:
+    """One browser profile in which this module's user is logged in."""
+    opened = Pages(browser)
+    login(opened.context().new_page(), hub, user)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def page(hub: RunningHub, server: Server, user: str, pages: Pages) -> Page:
+def page(hub: RunningHub, user: str, shared: Pages) -> Iterator[Page]:
     """JupyterLab of this module's user, with the panel open."""
-    return pages.open(hub, user)
+    (context,) = shared.contexts
+    yield open_panel(context.new_page(), hub, user)
+    for opened in context.pages:
+        opened.close()
+    shared.check()
 
 
 @pytest.fixture(scope="session")

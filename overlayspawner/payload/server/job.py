@@ -110,7 +110,8 @@ class Job:
             "phase": self.phase,
             "message": self.message,
             "progress": self.progress,
-            "packages": [dict(entry) for entry in self.packages.values()],
+            # the worker may be adding to them meanwhile
+            "packages": [dict(entry) for entry in list(self.packages.values())],
             "plan": self.plan,
             "revision": self.revision,
             "failed": self.failed,
