@@ -7,7 +7,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.support.client import Server
 from tests.support.hub import RunningHub
-from tests.support.lab import Pages, login
+from tests.support.lab import Pages, login, show_panel
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -115,6 +115,14 @@ def test_a_missing_package_that_is_known(pages: Pages, hub: RunningHub, server: 
     assert "ovl" not in server.get("api/contents/two.ipynb").text, "hints are not in the file"
 
 
+def restarted(page: Page) -> None:
+    """Agree to a restart of the server, and wait for its page with the panel."""
+    page.locator(".jp-Dialog").get_by_role("button", name="Restart the server").click()
+    page.wait_for_url("**/hub/spawn-pending/**", timeout=100_000)
+    page.wait_for_url("**/lab*", timeout=100_000)
+    show_panel(page)
+
+
 def test_safe_mode_and_back(page: Page, server: Server) -> None:
     panel = page.locator(".ovl-Panel")
     panel.get_by_role("button", name="Restart in safe mode…").click()
@@ -122,14 +130,14 @@ def test_safe_mode_and_back(page: Page, server: Server) -> None:
     assert server.overlay("status")["next_start"] == "normal"
 
     panel.get_by_role("button", name="Restart in safe mode…").click()
-    page.locator(".jp-Dialog").get_by_role("button", name="Restart the server").click()
+    restarted(page)
+    expect(page.locator(".jp-toastContainer").filter(has_text="Safe mode")).to_be_visible(timeout=30_000)
     notice = panel.locator(".ovl-Notice[data-code=safe-mode]")
-    expect(notice).to_be_visible(timeout=120_000)
+    expect(notice).to_be_visible()
     assert server.overlay("status")["mode"] == "safe"
-    toast = page.locator(".jp-toastContainer").filter(has_text="Safe mode")
-    expect(toast).to_be_visible()
 
     notice.get_by_role("button", name="Leave safe mode…").click()
-    page.locator(".jp-Dialog").get_by_role("button", name="Restart the server").click()
-    expect(panel.get_by_role("button", name="Restart in safe mode…")).to_be_visible(timeout=120_000)
+    restarted(page)
+    expect(panel.get_by_role("button", name="Restart in safe mode…")).to_be_visible()
+    expect(notice).to_have_count(0)
     assert server.overlay("status")["mode"] == "normal"
