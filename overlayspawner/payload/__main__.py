@@ -18,6 +18,11 @@ if __name__ == "__main__":
             from os import execv
 
             execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606
+    if verb == "cli":
+        import _signal  # the module itself: `signal` takes its time, and Ctrl-C may come now
+
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback of imports
     root = ""
     if __file__.endswith("/overlayspawner/payload/__main__.py"):
         # installed, not the zip: perhaps into ~/.local, or into an image that an isolated env does not see
