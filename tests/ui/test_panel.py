@@ -265,6 +265,7 @@ def test_clean_up(page: Page, server: Server, picture: Callable[[Page, str], Non
     panel = page.locator(".ovl-Panel")
     panel.get_by_role("tab", name="Clean up").click()
     panel.get_by_role("button", name="Measure now").click()
+    expect(panel.get_by_role("status").filter(has_text="Done")).to_be_visible(timeout=60_000)
     undo = panel.locator("[data-what=undo]")
     expect(undo).to_contain_text("needs a download", timeout=60_000)
     expect(undo.get_by_role("button", name="Delete: ")).to_be_enabled()
