@@ -157,8 +157,7 @@ function Act(props: IPartProps & { code: string; onSpace?: () => void }): JSX.El
     'requirements-pending': [trans.__('Apply'), 'sync'],
     'restore-waiting': [trans.__('Install them now'), 'restore'],
     'restore-partial': [trans.__('Try again'), 'restore'],
-    'packages-missing': [trans.__('Repair'), 'sync'],
-    'packages-partial': [trans.__('Repair'), 'sync']
+    'packages-missing': [trans.__('Repair'), 'sync']
   };
   if (code === 'safe-mode') {
     return <Button label={trans.__('Leave safe mode…')} onClick={() => void page.restartServer('normal')} />;

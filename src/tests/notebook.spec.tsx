@@ -212,8 +212,20 @@ describe('notices', () => {
     await told(['requirements-pending']);
     await click('Apply');
     expect(server.started).toEqual([{ action: 'sync' }]);
-    await told(['kernel-base']);
+    // of what only the doctor repairs, the hint says so
+    for (const code of ['kernel-base', 'packages-partial']) {
+      await told([code]);
+      expect(buttons()).toEqual([]);
+    }
+  });
+
+  test('space is freed where it is shown what takes it', async () => {
+    const onSpace = jest.fn();
+    await told(['home-full']);
     expect(buttons()).toEqual([]);
+    await show(<Notices {...{ model, trans, onSpace }} />);
+    await click('Clean up…');
+    expect(onSpace).toHaveBeenCalledTimes(1);
   });
 
   test('the way into safe mode and out of it', async () => {
