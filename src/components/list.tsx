@@ -179,7 +179,8 @@ function Rows(props: IPartProps & { packages: IPackage[]; some: boolean }): JSX.
     }
   };
   if (!packages.length) {
-    return <p className="ovl-Empty">{some ? trans.__('No package fits the filter.') : trans.__('None.')}</p>;
+    const none = model.scope === 'overlay' ? trans.__('Nothing installed yet.') : trans.__('None.');
+    return <p className="ovl-Empty">{some ? trans.__('No package fits the filter.') : none}</p>;
   }
   const focused = Math.min(current, packages.length - 1);
   return (

@@ -82,7 +82,9 @@ function Outcome({ job, trans }: { job: IJob; trans: ITexts }): JSX.Element {
   if (job.state === 'cancelled') {
     text = trans.__('Cancelled: nothing was changed.');
   } else if (job.state === 'done') {
-    text = job.reload || page.stale.length ? trans.__('Done.') : trans.__('Done: available now.');
+    const brings = ['install', 'upgrade', 'sync', 'import', 'restore'].includes(job.action);
+    const waits = job.reload || page.stale.length > 0;
+    text = brings && !waits ? trans.__('Done: available now.') : trans.__('Done.');
   }
   return <span role="status">{text}</span>;
 }

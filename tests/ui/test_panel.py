@@ -44,7 +44,7 @@ def page(lab: Page, server: Server) -> Page:
     panel.get_by_role("tab", name="Packages").click()
     panel.get_by_label("Which packages").select_option("overlay")
     panel.get_by_role("button", name="Refresh").click()
-    expect(panel.locator(".ovl-Empty")).to_have_text("None.")
+    expect(panel.locator(".ovl-Empty")).to_have_text("Nothing installed yet.")
     return lab
 
 
@@ -81,7 +81,7 @@ def test_install_and_undo(page: Page, server: Server, picture: Callable[[Page, s
     panel.get_by_role("button", name="Undo change").click()
     expect(panel.locator(".ovl-History li").first).to_contain_text("undone", timeout=60_000)
     panel.get_by_role("tab", name="Packages").click()
-    expect(panel.locator(".ovl-Empty")).to_have_text("None.")
+    expect(panel.locator(".ovl-Empty")).to_have_text("Nothing installed yet.")
     assert server.packages("overlay") == {}
 
 
