@@ -52,7 +52,7 @@ def packages(page: Page) -> Packages:
     return Packages(page)
 
 
-def test_a_new_user_s_first_package(hub: RunningHub, pages: Pages, picture: Picture) -> None:
+def test_a_new_user_s_first_package(hub: RunningHub, pages: Pages) -> None:
     page = pages.context().new_page()
     page.goto(hub.host)
     page.fill("#username_input", "newcomer")
@@ -71,7 +71,6 @@ def test_a_new_user_s_first_package(hub: RunningHub, pages: Pages, picture: Pict
     packages.done()
     # at once, in the kernel that was there
     expect(notebook.run(HAVE)).to_have_text("I have 2.0")
-    picture(page, "first-package")
 
     packages.show("History")
     packages.button("Undo change 1").click()
@@ -87,11 +86,10 @@ def test_a_new_user_s_first_package(hub: RunningHub, pages: Pages, picture: Pict
     hub.stop_server("newcomer")
 
 
-def test_what_would_break_the_image_s_packages(packages: Packages, server: Server, picture: Picture) -> None:
+def test_what_would_break_the_image_s_packages(packages: Packages, server: Server) -> None:
     proposal = packages.ask("tinymaps")
     expect(proposal).to_contain_text("ipywidgets")
     assert server.packages() == {}, "a plan changes nothing"
-    picture(packages.page, "panel-conflict")
     proposal.get_by_role("button", name="Cancel").click()
     expect(packages.proposal).to_have_count(0)
     assert server.packages() == {} and server.overlay("revisions")["revisions"] == []
@@ -198,7 +196,7 @@ def test_safe_mode(hub: RunningHub, pages: Pages, picture: Picture) -> None:
     hub.stop_server("careful")
 
 
-def test_a_thousand_packages(packages: Packages, server: Server, picture: Picture) -> None:
+def test_a_thousand_packages(packages: Packages, server: Server) -> None:
     server.install("multitude", timeout=300)
     packages.button("Refresh").click()
     first, last = packages.row("many-000"), packages.row(f"many-{MANY - 1:03}")
@@ -211,4 +209,3 @@ def test_a_thousand_packages(packages: Packages, server: Server, picture: Pictur
     assert packages.rows.count() < 60
     packages.root.get_by_label("Filter the packages").fill("many-77")
     expect(packages.rows).to_have_count(10)
-    picture(packages.page, "panel-filter")
