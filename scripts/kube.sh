@@ -49,7 +49,7 @@ up() {
             "cluster', with the images of 'make images' loaded into it), or OVERLAY_TEST_ASSETS to a directory" \
             "with engines/k8s-up.sh"
     [ "$(id -u)" -eq 0 ] || none "starting a cluster needs root: set KUBECONFIG to one that runs"
-    "$root/scripts/engine.sh" >&2
+    ENGINE=docker "$root/scripts/engine.sh" >&2  # not kube: that is this script
     mkdir -p "$root/.cache"
     say "starting a cluster (half a minute; log: .cache/kube.log)"
     K8S_RUN=$run K8S_LEVEL=node bash "$dir/k8s-up.sh" >"$log" 2>&1 ||
