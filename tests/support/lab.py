@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -263,3 +264,35 @@ def renew_picture(what: Page | Locator, folder: Path, name: str) -> None:
     page = what if isinstance(what, Page) else what.page
     page.mouse.move(0, 0)  # nothing is under the pointer
     what.screenshot(path=folder / f"{name}.png", animations="disabled", caret="hide")
+
+
+MAP = """
+from ipyleaflet import Map, Rectangle
+# no tiles: those would come from a public server
+box = Rectangle(bounds=((40, 0), (60, 20)), color="#ff0000", fill_color="#ff0000", fill_opacity=1)
+Map(center=(50, 10), zoom=3, layers=[box])
+"""
+"""A notebook's cell: a map with a red rectangle."""
+
+_RED = """async url => {
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    canvas.width = image.width;
+    canvas.height = image.height;
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    const data = context.getImageData(0, 0, image.width, image.height).data;
+    let count = 0;
+    for (let i = 0; i < data.length; i += 4) {
+        count += data[i] > 200 && data[i + 1] < 60 && data[i + 2] < 60 ? 1 : 0;
+    }
+    return count;
+}"""
+
+
+def red(what: Locator) -> int:
+    """Return how many pixels of it are red, as it is painted."""
+    url = "data:image/png;base64," + base64.b64encode(what.screenshot()).decode()
+    return int(what.page.evaluate(_RED, url))

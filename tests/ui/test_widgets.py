@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterator
@@ -13,18 +12,11 @@ from playwright.sync_api import Page, expect
 
 from overlayspawner.payload.contract import SPEC_ENV, Spec
 from tests.server.conftest import EXTENSIONS, TOKEN, RunningServer
-from tests.support.lab import Pages
+from tests.support.lab import MAP, Pages, red
 
 pytestmark = [pytest.mark.browser, pytest.mark.network, pytest.mark.slow]
 
 PACKAGES = ["ipyleaflet", "anywidget", "jupyterlab-geojson", "jupyterlab-vim", "jupyter-resource-usage"]
-
-MAP = """
-from ipyleaflet import Map, Rectangle
-# no tiles: those would come from a public server
-box = Rectangle(bounds=((40, 0), (60, 20)), color="#ff0000", fill_color="#ff0000", fill_opacity=1)
-Map(center=(50, 10), zoom=3, layers=[box])
-"""
 
 ANY = """
 import anywidget, traitlets
@@ -46,23 +38,6 @@ display({"application/geo+json": point, "text/plain": "only text"}, raw=True)
 """
 
 CELLS = [MAP, ANY, MIME, "import ipywidgets\nipywidgets.IntSlider(42)"]
-
-RED = """async url => {
-    const image = new Image();
-    image.src = url;
-    await image.decode();
-    const canvas = document.createElement('canvas');
-    canvas.width = image.width;
-    canvas.height = image.height;
-    const context = canvas.getContext('2d');
-    context.drawImage(image, 0, 0);
-    const data = context.getImageData(0, 0, image.width, image.height).data;
-    let count = 0;
-    for (let i = 0; i < data.length; i += 4) {
-        count += data[i] > 200 && data[i + 1] < 60 && data[i + 2] < 60 ? 1 : 0;
-    }
-    return count;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +114,7 @@ def test_after_a_reload_the_widgets_are_there(lab: RunningServer, pages: Pages) 
     expect(page.locator(".tiny-anywidget")).to_have_text("n is 7")
     expect(page.locator(".jp-RenderedGeoJSON .leaflet-marker-icon")).to_be_visible()
     expect(page.locator(".widget-slider")).to_be_visible()
-    url = "data:image/png;base64," + base64.b64encode(map_.screenshot()).decode()
-    assert page.evaluate(RED, url) > 5000, "the rectangle on the map is not to be seen"
+    assert red(map_) > 5000, "the rectangle on the map is not to be seen"
 
     # and the way out, where one of them breaks the page
     assert names(config(lab, "?overlay-extensions=off")) == before
