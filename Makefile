@@ -55,8 +55,8 @@ test-all: ## everything on Kubernetes too, and what is left to chance many times
 	@$(MAKE) --no-print-directory test-kube
 
 .PHONY: test-kube
-test-kube: env engine images proxy ## the tests on a Kubernetes cluster: that of KUBECONFIG, else one that is started
-	@$(BIN)/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
+test-kube: env engine images proxy ## the tests of the Helm chart, and on a Kubernetes cluster: KUBECONFIG's, else one that is started
+	@$(BIN)/python -m pytest tests/kube tests/helm -m kube $(PYTEST_ARGS)
 
 .PHONY: screenshots
 screenshots: env engine images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them
@@ -120,6 +120,10 @@ bench: env engine images proxy ## measure (BENCH=spawn, change, install, bootstr
 wheel: env labextension ## the wheel of a release, in dist/: with the panel, and bytecode for every supported Python (WHEEL_ARGS=--incomplete)
 	@$(BIN)/python scripts/bytecode.py $(WHEEL_ARGS)
 	@$(BIN)/python -m build --wheel --outdir dist .
+
+.PHONY: chart
+chart: env labextension ## the Helm chart with the wheel in it, in dist/ (CHART_ARGS=--dependency FILE)
+	@$(BIN)/python scripts/chart.py $(CHART_ARGS)
 
 .PHONY: clean
 clean: ## remove what was made here: environments, images, caches, and an engine started here

@@ -20,6 +20,7 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS), str(ROOT)]
 
+import charts  # noqa: E402
 import rest  # noqa: E402
 from hints import HINTS, INTRODUCTIONS, SECTIONS  # noqa: E402
 
@@ -390,6 +391,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings.md": ("the spawners' classes", settings),
     "command-line.md": ("overlayspawner/payload/cli.py", command_line),
     "codes.md": ("contract.CODES and docs/hints.py", codes),
+    "helm.md": ("the settings of OverlayKubeSpawner", charts.page),
     "rest.md": ("docs/reference/openapi.yaml", rest_page),
     "spec.md": ("contract.Spec", spec),
 }
@@ -414,16 +416,15 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, only look")
     check = parser.parse_args().check
     stale = []
-    for name in PAGES:
-        path = DOCS / "reference" / name
-        text = page(name)
+    wanted = {DOCS / "reference" / name: page(name) for name in PAGES}
+    for path, text in {**wanted, charts.SCHEMA: charts.schema_text()}.items():
         if path.is_file() and path.read_text() == text:
             continue
-        stale.append(name)
+        stale.append(path.relative_to(ROOT))
         if not check:
             path.write_text(text)
     for name in stale:
-        print(f"docs/reference/{name} {'is out of date' if check else 'written'}")
+        print(f"{name} {'is out of date' if check else 'written'}")
     return 1 if check and stale else 0
 
 

