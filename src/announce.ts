@@ -12,20 +12,25 @@ import { IPageServer, IStatus } from './types';
 const PAUSE = 5000;
 
 /**
- * Look once, and while packages are being installed again until they are there.
+ * Look once, and then, where somebody sees the page, while packages are being installed again until they are there.
  *
  * @param open Shows the panel.
  * @param leave Restarts without safe mode.
+ * @param seen Is told the first status.
  */
 export async function announce(
   server: IPageServer,
   trans: ITexts,
   open: () => void,
-  leave: () => void
+  leave: () => void,
+  seen: (status: IStatus) => void
 ): Promise<void> {
   const look = async (): Promise<IStatus | null> => server.status().catch(() => null);
   let status = await look();
   const now = status && condition(status);
+  if (status) {
+    seen(status);
+  }
   const show = { label: trans.__('Packages'), callback: open };
   if (now === 'safe') {
     Notification.info(trans.__('Safe mode: kernels run without your packages.'), {
@@ -42,7 +47,9 @@ export async function announce(
   });
   while (!status || condition(status) === 'restoring') {
     await new Promise(resolve => window.setTimeout(resolve, PAUSE));
-    status = await look();
+    if (document.visibilityState !== 'hidden') {
+      status = await look();
+    }
   }
   const state = status.restore?.state ?? 'done';
   if (state === 'done') {

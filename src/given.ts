@@ -30,18 +30,34 @@ export class Given {
    *
    * @returns what it asks for, where there is nothing to decide before that is planned
    */
-  async take(file: File, texts: { large: string; unknown: string }): Promise<string[] | null> {
+  async take(file: File, texts: { large: string; unknown: string; unread: string }): Promise<string[] | null> {
     this.close();
+    const turn = ++this._turns;
     this.name = file.name;
     if (file.size > MAX_FILE) {
       this.error = { code: 'bad-request', message: texts.large, hint: '' };
       this.emit();
       return null;
     }
-    this._text = await read(file);
+    const text = await read(file).catch(() => null);
+    if (turn !== this._turns) {
+      return null; // another file was dropped meanwhile
+    }
+    if (text === null) {
+      this.error = { code: 'bad-request', message: texts.unread, hint: '' };
+      this.emit();
+      return null;
+    }
+    this._text = text;
     await this.ask(texts.unknown);
     const found = this.found as IGiven | null;
-    if (!found || found.groups.length || found.left_out.length || !found.requirements.length) {
+    if (
+      turn !== this._turns ||
+      !found ||
+      found.groups.length ||
+      found.left_out.length ||
+      !found.requirements.length
+    ) {
       return null;
     }
     this.close();
@@ -87,6 +103,7 @@ export class Given {
   }
 
   private _text = '';
+  private _turns = 0;
 }
 
 /** A requirements.txt, as far as a page can tell: for servers that don't read files. */

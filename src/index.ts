@@ -8,6 +8,7 @@ import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import { Widget } from '@lumino/widgets';
 
 import { IActions } from './actions';
 import { announce } from './announce';
@@ -61,7 +62,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const model = new PackagesModel(server);
     const kernels = new Kernels(serviceManager, model, tracker, trans, dialogs ?? undefined);
     const choices = new Choices(settings, ID);
-    const restart = (mode: StartMode): Promise<void> => restartServer(mode, server, commands, trans);
+    const restart = (mode: StartMode): Promise<void> =>
+      restartServer(mode, server, commands, trans, () => unsaved(shell));
     const page: IActions = {
       get stale() {
         return kernels.stale;
@@ -132,6 +134,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
       palette?.addItem({ command, category: trans.__('Packages'), args: { isPalette: true } });
     }
     choices.changed.connect(() => commands.notifyCommandChanged(NOTEBOOK));
+    let mode = model.status?.mode;
+    model.changed.connect(() => {
+      if (model.status?.mode !== mode) {
+        mode = model.status?.mode;
+        [SAFE, LEAVE].forEach(command => commands.notifyCommandChanged(command));
+      }
+    });
 
     if (statusBar) {
       const item = new PackagesStatus(model, trans, () => void commands.execute(OPEN));
@@ -146,8 +155,35 @@ const plugin: JupyterFrontEndPlugin<void> = {
     if (tracker) {
       watchCells({ tracker, kernels, model, server, trans, open, wanted: () => choices.get('cellHints') });
     }
-    void app.restored.then(() => announce(server, trans, open, () => void restart('normal')));
+    void app.restored.then(() =>
+      announce(
+        server,
+        trans,
+        open,
+        () => void restart('normal'),
+        status => model.greet(status)
+      )
+    );
   }
 };
+
+/** Paths of open documents that hold something that no file has. */
+function unsaved(shell: JupyterFrontEnd.IShell): string[] {
+  const found: string[] = [];
+  for (const widget of shell.widgets('main')) {
+    const context = (widget as Widget & { context?: IOpen }).context;
+    // what several people write in is kept by the server
+    if (context?.model?.dirty && !context.model.collaborative) {
+      found.push(context.path);
+    }
+  }
+  return [...new Set(found)];
+}
+
+/** What a widget of a document tells of it. */
+interface IOpen {
+  path: string;
+  model?: { dirty: boolean; collaborative?: boolean };
+}
 
 export default plugin;

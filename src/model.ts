@@ -20,6 +20,7 @@ import {
   IStatus,
   Scope,
   ServerError,
+  isAway,
   told as notice
 } from './types';
 import { Updates } from './updates';
@@ -40,9 +41,6 @@ const ASK_AGAIN = ['plan-changed', 'would-break'];
 
 /** Milliseconds between two looks for what another page or a terminal may have changed. */
 const GLANCE = 5000;
-
-/** The code of what is said while nothing comes from the server. */
-export const UNREACHABLE = 'unreachable';
 
 /** Whether something stops working that nobody has agreed to yet. */
 export function isAgainst(proposal: IProposal): boolean {
@@ -93,35 +91,57 @@ export class PackagesModel {
   }
 
   /** Whether a change runs or waits. */
-  get busy(): boolean {
+  get running(): boolean {
     return this.job !== null && !FINISHED.includes(this.job.state);
+  }
+
+  /** Whether another one can't be asked for now: one runs, or the server has not answered yet that it does. */
+  get busy(): boolean {
+    return this.running || this._starting;
   }
 
   /** Ask the server for everything that is shown. */
   async refresh(): Promise<void> {
+    const turn = ++this._turns;
     await this.attempt(async () => {
       const scopes: Scope[] = this.scope === 'overlay' ? ['overlay'] : ['overlay', this.scope];
-      const [status, revisions, ...lists] = await Promise.all([
+      const found = await Promise.all([
         this.server.status(),
         this.server.revisions(),
         ...scopes.map(scope => this.list(scope))
-      ]);
+      ]).catch(error => {
+        if (turn > this._read) {
+          throw error;
+        }
+        return null;
+      });
+      if (!found || turn < this._read) {
+        return; // what was asked for later is there already
+      }
+      this._read = turn;
+      const [status, revisions, ...lists] = found;
       this.status = status;
       this.revisions = revisions;
       // what a change did to the other lists is asked for when they are shown
       this._packages = new Map(scopes.map((scope, index) => [scope, lists[index]]));
       this.updates.keep(new Map((lists[0] ?? []).map(item => [item.name, item.version])));
       this.loaded = true;
-      if (this.error?.code === UNREACHABLE) {
-        this.error = null;
-      }
-      if (status.job && (!this.job || !this.busy)) {
-        this.follow(status.job);
+      this.back();
+      if (status.job) {
+        this.discover(status.job);
       }
       if (this.packages === null) {
         await this.show(this.scope); // somebody has chosen another list meanwhile
       }
     });
+  }
+
+  /** Take what somebody else has asked for, where nothing is known yet. */
+  greet(status: IStatus): void {
+    if (!this.status) {
+      this.status = status;
+      this._changed.emit();
+    }
   }
 
   /** Somebody sees all this now, or no longer: look now and then what others have done meanwhile. */
@@ -136,16 +156,20 @@ export class PackagesModel {
 
   /** Look whether something else has changed the overlay, or does it now. Never says that it could not. */
   readonly glance = async (): Promise<void> => {
-    if (document.visibilityState === 'hidden' || this.busy || !this.loaded) {
+    // also where the panel was opened while the server was away
+    const known = this.loaded || isAway(this.error);
+    if (document.visibilityState === 'hidden' || this.busy || !known || this._glancing) {
       return;
     }
+    this._glancing = true;
     const status = await this.server.status().catch(() => null);
+    this._glancing = false;
     if (!status || this.busy) {
       return;
     }
     if (status.job) {
-      this.follow(status.job);
-    } else if (trace(status) !== trace(this.status) || this.error?.code === UNREACHABLE) {
+      this.discover(status.job);
+    } else if (trace(status) !== trace(this.status) || isAway(this.error)) {
       await this.refresh();
     } else if (JSON.stringify(status.notices) !== JSON.stringify(this.status?.notices)) {
       this.status = status;
@@ -201,7 +225,7 @@ export class PackagesModel {
 
   /** Drop what is said about the job that ended. */
   dismissJob(): void {
-    if (!this.busy) {
+    if (!this.running) {
       this.job = null;
       this._changed.emit();
     }
@@ -222,6 +246,9 @@ export class PackagesModel {
       this._asked = { id: this.job!.id, request: proposal.request };
       this.proposal = null;
       this.given.close();
+      if (action === 'install') {
+        this.search.type('');
+      }
     }
   }
 
@@ -251,7 +278,8 @@ export class PackagesModel {
     if (job) {
       await this.attempt(async () => {
         const told = await this.server.cancel(job.id);
-        if (FINISHED.includes(told.state)) {
+        // the stream may have told it already, and another may run now
+        if (FINISHED.includes(told.state) && this.job?.id === job.id && this.running) {
           this.take(told);
         }
       });
@@ -281,23 +309,45 @@ export class PackagesModel {
 
   private async start(request: IJobRequest, force = false): Promise<boolean> {
     let begun = false;
-    await this.attempt(async () => {
-      let job: IJob;
-      try {
-        job = await this.server.start(force ? { ...request, force } : request);
-      } catch (error) {
-        // A server that does not know the field does not refuse what it stands for either.
-        const unknown = error instanceof ServerError && error.notice.code === 'bad-request';
-        if (!force || !unknown) {
-          throw error;
+    if (this._starting) {
+      return begun; // a button that was pressed twice
+    }
+    this._starting = true;
+    this._changed.emit();
+    await this.attempt(
+      async () => {
+        let job: IJob;
+        try {
+          job = await this.server.start(force ? { ...request, force } : request);
+        } catch (error) {
+          // A server that does not know the field does not refuse what it stands for either.
+          const unknown = error instanceof ServerError && error.notice.code === 'bad-request';
+          if (!force || !unknown) {
+            throw error;
+          }
+          job = await this.server.start(request);
         }
-        job = await this.server.start(request);
-      }
-      begun = true;
-      this.error = null;
-      this.follow(job);
-    });
+        begun = true;
+        this.error = null;
+        this.follow(job);
+      },
+      () => (this._starting = false)
+    );
     return begun;
+  }
+
+  /** Follow what another page or a terminal has begun; never one that is known to be over. */
+  private discover(job: IJob): void {
+    if (!this.running && this.job?.id !== job.id) {
+      this.follow(job);
+    }
+  }
+
+  /** The server answers: nothing is said of its absence any more. */
+  private back(): void {
+    if (isAway(this.error) || this.error === this._trouble) {
+      this.error = this._trouble = null;
+    }
   }
 
   private follow(job: IJob): void {
@@ -308,14 +358,19 @@ export class PackagesModel {
       return;
     }
     this._stop = follow(this.server, job.id, {
-      wanted: () => this.job?.id === job.id && this.busy,
+      wanted: () => this.job?.id === job.id && this.running,
       onState: told => this.take(told),
       onProgress: progress => {
+        this.back();
         const packages = new Map((this.job!.packages ?? []).map(item => [item.name, item]));
         (progress.packages ?? []).forEach(item => packages.set(item.name, item));
         const { phase, message } = progress;
         const told = { phase, message, progress: progress.progress, packages: [...packages.values()] };
         this.job = { ...this.job!, ...told };
+        this._changed.emit();
+      },
+      onTrouble: problem => {
+        this.error = this._trouble = problem;
         this._changed.emit();
       },
       onGone: () => {
@@ -327,6 +382,7 @@ export class PackagesModel {
   }
 
   private take(job: IJob): void {
+    this.back();
     this.job = { ...job, packages: job.packages ?? this.job?.packages };
     if (FINISHED.includes(job.state)) {
       this._stop();
@@ -353,18 +409,25 @@ export class PackagesModel {
     }
   }
 
-  private async attempt(act: () => Promise<void>): Promise<void> {
+  private async attempt(act: () => Promise<void>, after: () => void = () => undefined): Promise<void> {
     try {
       await act();
     } catch (error) {
       this.error = notice(error);
     }
+    after();
     this._changed.emit();
   }
 
   private _packages = new Map<Scope, IPackage[]>();
   private _asked: { id: string; request: IPlanRequest } | null = null;
+  private _trouble: INotice | null = null;
   private _glances = 0;
+  private _glancing = false;
+  private _starting = false;
+  /** How often everything was asked for, and which of it is shown. */
+  private _turns = 0;
+  private _read = 0;
   private _stop: () => void = () => undefined;
   private _changed = new Signal<this, void>(this);
 }

@@ -8,17 +8,25 @@ import { CommandRegistry } from '@lumino/commands';
 
 import { ITexts } from './components/common';
 import { hubOfPage, spawnAddress, stopped } from './hub';
-import { IPageServer, ServerError, StartMode } from './types';
+import { IPageServer, ServerError, StartMode, UNREACHABLE } from './types';
 
 /** JupyterLab's command that saves all that is open. */
 const SAVE_ALL = 'docmanager:save-all';
 
-/** Start the server again, in safe mode or out of it. */
+/** Documents that are named one by one. */
+const NAMED = 6;
+
+/**
+ * Start the server again, in safe mode or out of it.
+ *
+ * @param unsaved Tells the open documents that hold something that no file has.
+ */
 export async function restartServer(
   mode: StartMode,
   server: IPageServer,
   commands: CommandRegistry,
-  trans: ITexts
+  trans: ITexts,
+  unsaved: () => string[]
 ): Promise<void> {
   const hub = hubOfPage();
   const safe = mode === 'safe';
@@ -48,15 +56,15 @@ export async function restartServer(
   if (!answer.button.accept) {
     return;
   }
+  if (hub && !(await saved(commands, trans, unsaved))) {
+    return;
+  }
   try {
     await server.nextStart(mode);
     if (!hub) {
       return;
     }
-    if (commands.hasCommand(SAVE_ALL)) {
-      await commands.execute(SAVE_ALL);
-    }
-    await server.shutdown();
+    await stop(server, mode);
   } catch (error) {
     const { message, hint } =
       error instanceof ServerError ? error.notice : { message: String(error), hint: '' };
@@ -79,4 +87,44 @@ export async function restartServer(
   window.location.assign(
     known ? spawnAddress(hub, pathname + search) : hub.host + URLExt.join(hub.prefix, 'home')
   );
+}
+
+/** Save all that is open; where something can't be saved, the user decides. */
+async function saved(commands: CommandRegistry, trans: ITexts, unsaved: () => string[]): Promise<boolean> {
+  if (commands.hasCommand(SAVE_ALL)) {
+    // it says itself what is wrong with a document
+    await commands.execute(SAVE_ALL).catch(() => undefined);
+  }
+  const left = unsaved();
+  if (!left.length) {
+    return true;
+  }
+  let names = left.slice(0, NAMED).join(', ');
+  if (left.length > NAMED) {
+    names = trans.__('%1 and %2 more', names, left.length - NAMED);
+  }
+  const answer = await showDialog({
+    title: trans.__('Not everything could be saved'),
+    body: trans.__('What was changed in these documents would be lost: %1', names),
+    buttons: [
+      Dialog.cancelButton({ label: trans.__('Cancel') }),
+      Dialog.warnButton({ label: trans.__('Restart and lose it') })
+    ]
+  });
+  return answer.button.accept;
+}
+
+/** Stop the server; where that fails, it does not start in safe mode some other day either. */
+async function stop(server: IPageServer, mode: StartMode): Promise<void> {
+  try {
+    await server.shutdown();
+  } catch (error) {
+    if (error instanceof ServerError && error.notice.code === UNREACHABLE) {
+      return; // it was quicker to stop than to answer
+    }
+    if (mode === 'safe') {
+      await server.nextStart('normal').catch(() => undefined);
+    }
+    throw error;
+  }
 }

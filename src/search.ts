@@ -52,17 +52,10 @@ export class Search {
   async toggle(name: string): Promise<void> {
     this.open = this.open === name ? null : name;
     this.emit();
-    if (this.open === null || this.project !== null) {
-      return;
-    }
-    try {
-      this._projects.set(name, await this.server.project(name));
-      this.emit();
-    } catch (error) {
-      // asked again when it is shown again
-      this._projects.set(name, told(error));
-      this.emit();
-      this._projects.delete(name);
+    const known = this.project;
+    // what failed is asked again when it is shown again
+    if (this.open !== null && (known === null || 'code' in known)) {
+      await this.look(name);
     }
   }
 
@@ -71,10 +64,27 @@ export class Search {
     this._projects.clear();
     this._wanted = '';
     this.type(this.text);
+    if (this.open !== null) {
+      void this.look(this.open);
+    }
   }
 
   dispose(): void {
     window.clearTimeout(this._timer);
+  }
+
+  /** Ask for the versions of one. */
+  private async look(name: string): Promise<void> {
+    this._projects.delete(name);
+    this.emit();
+    let answer: IProject | INotice;
+    try {
+      answer = await this.server.project(name);
+    } catch (error) {
+      answer = told(error);
+    }
+    this._projects.set(name, answer);
+    this.emit();
   }
 
   private async ask(wanted: string): Promise<void> {

@@ -12,6 +12,7 @@ import {
   IJob,
   IJobRequest,
   IModule,
+  INotice,
   IPackage,
   IPageServer,
   IPlan,
@@ -22,15 +23,29 @@ import {
   IServer,
   IStatus,
   IUpdates,
+  LOGGED_OUT,
   Scope,
   ServerError,
-  StartMode
+  StartMode,
+  UNREACHABLE
 } from './types';
 
 /** The value of the XSRF cookie, which an EventSource has to send in its address: it has no headers. */
 function xsrf(): string {
   const found = /(?:^|;\s*)_xsrf=([^;]*)/.exec(document.cookie);
   return found ? decodeURIComponent(found[1]) : '';
+}
+
+/** What a hub or a proxy answers with where the server is not there. */
+const AWAY = [424, 502, 503, 504];
+
+/** What is said of an answer that is not the server's: a hub's or a proxy's. */
+function foreign(response: Response, message: unknown): INotice {
+  let code = response.ok || AWAY.includes(response.status) ? UNREACHABLE : 'internal';
+  if (response.ok && response.redirected) {
+    code = LOGGED_OUT; // it led to a page, and for a program there is none but that to log in
+  }
+  return { code, message: String(message ?? `${response.status} ${response.statusText}`), hint: '' };
 }
 
 /** The server that the page came from. */
@@ -117,7 +132,7 @@ export class Server implements IServer, IPageServer {
 
   async shutdown(): Promise<void> {
     const base = this.settings.baseUrl || PageConfig.getBaseUrl();
-    await this.call('POST', URLExt.join(base, 'api/shutdown'), {});
+    await this.call('POST', URLExt.join(base, 'api/shutdown'), {}, true);
   }
 
   private address(path: string, query: { [name: string]: string } = {}): string {
@@ -130,27 +145,30 @@ export class Server implements IServer, IPageServer {
     return this.call<T>('GET', this.address(path, { ...query, no_track_activity: '1' }));
   }
 
-  private async call<T>(method: string, address: string, body?: object): Promise<T> {
+  private async call<T>(method: string, address: string, body?: object, silent = false): Promise<T> {
     let response: Response;
     try {
       const init: RequestInit = { method, body: body && JSON.stringify(body) };
       response = await ServerConnection.makeRequest(address, init, this.settings);
     } catch (error) {
-      throw new ServerError({ code: 'unreachable', message: String(error), hint: '' });
+      throw new ServerError({ code: UNREACHABLE, message: String(error), hint: '' });
     }
-    let data: any;
+    let data: any = null;
     try {
       data = await response.json();
     } catch {
-      data = {};
+      // no JSON: that is nobody's answer but that of `silent` ones
     }
-    if (!response.ok) {
-      throw new ServerError({
-        code: String(data.code ?? 'internal'),
-        message: String(data.message ?? `${response.status} ${response.statusText}`),
-        hint: String(data.hint ?? '')
-      });
+    if (response.ok && (data !== null || (silent && !response.redirected))) {
+      return data as T;
     }
-    return data as T;
+    if (response.ok || !data?.code) {
+      throw new ServerError(foreign(response, data?.message));
+    }
+    throw new ServerError({
+      code: String(data.code),
+      message: String(data.message ?? `${response.status} ${response.statusText}`),
+      hint: String(data.hint ?? '')
+    });
   }
 }

@@ -235,6 +235,17 @@ export interface IServer {
   follow(id: string, follower: IFollower): () => void;
 }
 
+/** The code of what is said while nothing comes from the server. */
+export const UNREACHABLE = 'unreachable';
+
+/** The code of what is said where a page to log in comes instead of an answer. */
+export const LOGGED_OUT = 'logged-out';
+
+/** Whether something is said that is over as soon as the server answers. */
+export function isAway(notice: INotice | null): boolean {
+  return notice !== null && [UNREACHABLE, LOGGED_OUT].includes(notice.code);
+}
+
 /** What the server refused, or why it could not be asked. */
 export class ServerError extends Error {
   constructor(readonly notice: INotice) {

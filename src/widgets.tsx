@@ -86,7 +86,7 @@ interface IStatusProps {
 function Status({ model, trans, open }: IStatusProps): JSX.Element {
   useModel(model);
   let text = trans.__('Packages');
-  if (model.busy) {
+  if (model.running) {
     text = trans.__('Packages: %1 %', Math.round(100 * (model.job?.progress ?? 0)));
   } else if (model.count !== null) {
     text = trans.__('Packages: %1', model.count);

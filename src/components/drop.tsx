@@ -20,6 +20,7 @@ function take({ model, trans }: IPartProps, file: File | undefined): void {
   }
   const texts = {
     large: trans.__('%1 is larger than %2, and was not read.', file.name, amount(MAX_FILE)),
+    unread: trans.__('%1 could not be read.', file.name),
     unknown: trans.__('This server can’t read %1. In a terminal: overlay install -r %1', file.name)
   };
   void model.given.take(file, texts).then(lines => {

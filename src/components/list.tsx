@@ -16,8 +16,10 @@ const MARGIN = 6;
 
 /** Which rows are in the page. Pure. */
 export function visible(top: number, height: number, count: number): { first: number; last: number } {
-  const first = Math.max(0, Math.floor(top / ROW) - MARGIN);
-  return { first, last: Math.min(count, Math.ceil((top + height) / ROW) + MARGIN) };
+  // a list that has become shorter is scrolled back by the browser, a moment later
+  const there = Math.max(0, Math.min(top, count * ROW - height));
+  const first = Math.max(0, Math.floor(there / ROW) - MARGIN);
+  return { first, last: Math.min(count, Math.ceil((there + height) / ROW) + MARGIN) };
 }
 
 /** What can be shown: where the packages are, and of the overlay's whose they are. */
@@ -174,15 +176,19 @@ function Rows(props: IPartProps & { packages: IPackage[]; some: boolean }): JSX.
     if (event.key in to) {
       event.preventDefault();
       go(to[event.key]);
-    } else if (event.key === 'Delete' && removable(packages[current]) && !model.busy) {
+    } else if (event.key === 'Delete' && removable(packages[current]) && !model.busy && !model.proposal) {
       void model.propose({ uninstall: [packages[current].name] });
     }
   };
   if (!packages.length) {
-    const none = model.scope === 'overlay' ? trans.__('Nothing installed yet.') : trans.__('None.');
+    let none = model.scope === 'overlay' ? trans.__('Nothing installed yet.') : trans.__('None.');
+    if (model.scope === 'overlay' && model.status && model.status.mode !== 'normal') {
+      none = trans.__('This server runs without your packages, and does not list them.');
+    }
     return <p className="ovl-Empty">{some ? trans.__('No package fits the filter.') : none}</p>;
   }
-  const focused = Math.min(current, packages.length - 1);
+  // the tab key leads into the list also where somebody has scrolled away from the row that had the focus
+  const focused = Math.max(first, Math.min(current, last - 1));
   return (
     <div
       className="ovl-List"

@@ -5,9 +5,8 @@
 import * as React from 'react';
 
 import { usePage } from '../actions';
-import { UNREACHABLE } from '../model';
 import { amount } from '../text';
-import { INotice, IStatus } from '../types';
+import { INotice, IStatus, isAway, LOGGED_OUT } from '../types';
 import { Button, IPartProps, ITexts, Notice } from './common';
 
 export type Severity = 'error' | 'warning' | 'info';
@@ -84,8 +83,12 @@ export function Notices(props: IPartProps & { onSpace?: () => void }): JSX.Eleme
 
 /** Why something failed; what a browser says of a lost connection is no sentence. */
 function refusal(error: INotice, trans: ITexts): INotice {
-  if (error.code !== UNREACHABLE) {
+  if (!isAway(error)) {
     return error;
+  }
+  if (error.code === LOGGED_OUT) {
+    const hint = trans.__('Log in again in another tab: then this goes away by itself.');
+    return { ...error, message: trans.__('You are logged out.'), hint };
   }
   const message = trans.__('Your server can’t be reached.');
   return { ...error, message, hint: trans.__('Once the connection is back, this goes away by itself.') };

@@ -16,7 +16,7 @@ export function Progress({ model, trans }: IPartProps): JSX.Element | null {
   if (!job) {
     return null;
   }
-  if (model.busy) {
+  if (model.running) {
     const percent = Math.round(100 * Math.max(0, Math.min(1, job.progress)));
     const label = job.state === 'queued' ? trans.__('Waiting…') : phase(job.phase, trans);
     const under_way = (job.packages ?? []).filter(item => item.total && (item.bytes ?? 0) < item.total);
@@ -50,7 +50,7 @@ export function Progress({ model, trans }: IPartProps): JSX.Element | null {
   return (
     <div className="ovl-Progress ovl-mod-over">
       <div className="ovl-Progress-label">
-        <Outcome {...{ job, trans }} />
+        <Outcome {...{ model, job, trans }} />
         <Button label={trans.__('Close')} onClick={() => model.dismissJob()} />
       </div>
       {job.state === 'done' && <Needed {...{ job, trans }} />}
@@ -76,7 +76,7 @@ function phase(name: string, trans: ITexts): string {
   return known[name] ?? trans.__('Working…');
 }
 
-function Outcome({ job, trans }: { job: IJob; trans: ITexts }): JSX.Element {
+function Outcome({ model, job, trans }: IPartProps & { job: IJob }): JSX.Element {
   const page = usePage();
   let text = trans.__('It failed: nothing was changed.');
   if (job.state === 'cancelled') {
@@ -85,6 +85,9 @@ function Outcome({ job, trans }: { job: IJob; trans: ITexts }): JSX.Element {
     const brings = ['install', 'upgrade', 'sync', 'import', 'restore'].includes(job.action);
     const waits = job.reload || page.stale.length > 0;
     text = brings && !waits ? trans.__('Done: available now.') : trans.__('Done.');
+    if (brings && model.status?.mode === 'safe') {
+      text = trans.__('Done: available once safe mode is left.');
+    }
   }
   return <span role="status">{text}</span>;
 }

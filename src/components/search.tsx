@@ -19,12 +19,6 @@ export function Install({ model, trans }: IPartProps): JSX.Element {
   const text = search.text;
   const wanted = requirements(text);
   const disabled = !wanted.length || model.busy || model.proposal !== null;
-  const accepted = model.busy && model.proposal === null && model.job?.action === 'install';
-  React.useEffect(() => {
-    if (accepted) {
-      search.type('');
-    }
-  }, [accepted]);
   const submit = (): void => {
     if (!disabled) {
       void model.propose({ install: wanted });
@@ -52,6 +46,9 @@ export function Install({ model, trans }: IPartProps): JSX.Element {
           placeholder={trans.__('Search, or paste a list')}
           onChange={event => search.type(event.target.value)}
           onKeyDown={event => {
+            if (event.nativeEvent.isComposing) {
+              return; // the key is meant for what puts letters together
+            }
             if (event.key === 'Enter' && !event.shiftKey) {
               event.preventDefault();
               submit();

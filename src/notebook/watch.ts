@@ -30,7 +30,10 @@ type ICell = Widget & { model: { id: string } };
 export function watchCells(options: IWatchOptions): void {
   const { tracker, kernels, server } = options;
   const hints = new WeakMap<Widget, HintWidget>();
+  /** What a cell has failed with last: answers about what it did before come too late. */
+  const failures = new WeakMap<Widget, object>();
   const clear = (cell: Widget): void => {
+    failures.delete(cell);
     hints.get(cell)?.dispose();
     hints.delete(cell);
   };
@@ -47,6 +50,7 @@ export function watchCells(options: IWatchOptions): void {
     if (!module || !panel || !kernel || !kernels.isOurs(kernel.name)) {
       return;
     }
+    failures.set(cell, error);
     const unknown: IModule = { module, packages: [], restoring: false };
     server
       .module(module)
@@ -57,7 +61,7 @@ export function watchCells(options: IWatchOptions): void {
         throw problem;
       })
       .then(known => {
-        if (!cell.isDisposed) {
+        if (!cell.isDisposed && failures.get(cell) === error) {
           clear(cell);
           hints.set(
             cell,

@@ -123,3 +123,78 @@ test('what is said of a lost connection goes away with it', async () => {
   await model.glance();
   expect(model.error).toBeNull();
 });
+
+test('a button that is pressed twice starts one job', async () => {
+  await proposed();
+  await Promise.all([model.accept(), model.accept()]);
+  await Promise.all([model.undo(1), model.undo(1)]);
+  expect(server.started.map(request => request.action)).toEqual(['install', 'undo']);
+});
+
+test('while the server has not answered yet, nothing else can be asked for', async () => {
+  model.job = job('done');
+  const starting = model.undo(1);
+  expect([model.busy, model.running]).toEqual([true, false]);
+  await starting;
+  expect(model.running).toBe(true);
+  server.start = () => Promise.reject(new ServerError({ code: 'busy', message: 'No.', hint: '' }));
+  server.follower!.onState(job('done'));
+  await model.undo(1);
+  expect([model.busy, model.error!.code]).toEqual([false, 'busy']);
+});
+
+test('what is typed goes with what was agreed to here, not with what others install', async () => {
+  model.search.type('half a na');
+  server.current = job('running', { id: 'b2' });
+  await model.refresh();
+  expect([model.running, model.typed]).toEqual([true, 'half a na']);
+  server.follower!.onState(job('done', { id: 'b2' }));
+  await proposed();
+  await model.accept();
+  expect(model.typed).toBe('');
+});
+
+test('an answer that was asked for earlier does not replace a later one', async () => {
+  const waiting: ((found: any) => void)[] = [];
+  server.revisions = () => new Promise(resolve => waiting.push(resolve));
+  const [first, second] = [model.refresh(), model.refresh()];
+  waiting[1]([{ id: 2 }]);
+  await second;
+  waiting[0]([{ id: 1 }]);
+  await first;
+  expect(model.revisions).toEqual([{ id: 2 }]);
+});
+
+test('a status that is late does not bring a finished job back', async () => {
+  await proposed();
+  await model.accept();
+  server.current = job('running');
+  server.follower!.onState(job('done'));
+  await settle();
+  expect(model.job!.state).toBe('done');
+});
+
+test('a job that was cancelled takes no other with it', async () => {
+  await proposed();
+  await model.accept();
+  let answer: (job: any) => void = () => undefined;
+  server.cancel = () => new Promise(resolve => (answer = resolve));
+  const cancelling = model.cancel();
+  server.follower!.onState(job('cancelled'));
+  server.start = async () => job('running', { id: 'b2' });
+  await model.undo(1);
+  answer(job('cancelled'));
+  await cancelling;
+  expect([model.job!.id, model.busy]).toEqual(['b2', true]);
+});
+
+test('a panel that was opened while the server was away fills by itself', async () => {
+  const status = server.status;
+  server.status = () => Promise.reject(new ServerError({ code: 'unreachable', message: '', hint: '' }));
+  await model.refresh();
+  await model.glance();
+  expect([model.loaded, model.error!.code]).toEqual([false, 'unreachable']);
+  server.status = status;
+  await model.glance();
+  expect([model.loaded, model.error]).toEqual([true, null]);
+});

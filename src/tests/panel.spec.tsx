@@ -6,7 +6,8 @@ import { visible } from '../components/list';
 import { notices } from '../components/notices';
 import { Panel } from '../components/panel';
 import { PackagesModel } from '../model';
-import { FakeServer, item, PLAN } from './fake';
+import { ServerError } from '../types';
+import { FakeServer, item, job, PLAN } from './fake';
 
 const { act } = React;
 
@@ -100,6 +101,34 @@ test('a version that does not fit can’t be chosen; one that does is asked for'
   });
   await act(async () => host.querySelector<HTMLButtonElement>('.ovl-Detail .ovl-Button')!.click());
   expect(server.plans).toEqual([{ install: ['demo==1.0'] }]);
+});
+
+test('why there are no versions is said, and what was shown is shown again after a change', async () => {
+  const results = [{ name: 'demo', version: null, summary: '', where: null, source: 'popular' as const }];
+  model.search.found = { query: 'demo', results, index: 'found' };
+  server.project = async () => {
+    throw new ServerError({ code: 'index-unreachable', message: 'No index.', hint: '' });
+  };
+  await act(async () => model.search.toggle('demo'));
+  await act(async () => model.setFilter(''));
+  expect(host.querySelector('.ovl-Detail')!.textContent).toBe('No index.');
+  server.project = async () => ({ versions: [] }) as any;
+  await act(async () => {
+    model.search.text = 'demo'; // as where it was found
+    model.search.forget();
+  });
+  expect(host.querySelector('.ovl-Detail select')).not.toBeNull();
+});
+
+test('in safe mode nothing is said to be available, nor absent', async () => {
+  const status = server.status.bind(server);
+  server.status = async () => ({ ...(await status()), mode: 'safe' });
+  await act(async () => model.refresh());
+  expect(host.querySelector('.ovl-Empty')!.textContent).toContain('does not list them');
+  await act(async () => model.propose({ install: ['demo'] }));
+  await act(async () => model.accept());
+  await act(async () => server.follower!.onState(job('done')));
+  expect(host.querySelector('.ovl-Progress')!.textContent).toContain('once safe mode is left');
 });
 
 test('what the rules refuse is said, and not offered', async () => {
@@ -252,6 +281,12 @@ test('a thousand packages are a few rows', async () => {
   const rows = host.querySelectorAll('[role=listitem]');
   expect(rows.length).toBeLessThan(40);
   expect(rows[0].getAttribute('aria-setsize')).toBe('1000');
+  const list = host.querySelector('.ovl-List')!;
+  await act(async () => {
+    list.scrollTop = 44 * 500;
+    list.dispatchEvent(new Event('scroll'));
+  });
+  expect(list.querySelectorAll('[role=listitem][tabindex="0"]')).toHaveLength(1);
   await act(async () => model.setFilter('demo-99'));
   expect(host.querySelectorAll('[role=listitem]')).toHaveLength(11);
 });
@@ -260,6 +295,7 @@ test('what is in view, with a margin', () => {
   expect(visible(0, 440, 1000)).toEqual({ first: 0, last: 16 });
   expect(visible(44 * 500, 440, 1000)).toEqual({ first: 494, last: 516 });
   expect(visible(44 * 995, 440, 1000).last).toBe(1000);
+  expect(visible(44 * 500, 440, 11)).toEqual({ first: 0, last: 11 });
 });
 
 test('what breaks something is installed anyway or not at all', async () => {

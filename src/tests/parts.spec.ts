@@ -6,7 +6,7 @@ import { FakeServer, item, job, PLAN, settle } from './fake';
 let server: FakeServer;
 let model: PackagesModel;
 
-const texts = { large: 'large', unknown: 'unknown' };
+const texts = { large: 'large', unknown: 'unknown', unread: 'unread' };
 
 const found = (name: string): IFound => ({ name, version: '1.0', summary: '', where: null, source: 'popular' });
 
@@ -170,6 +170,24 @@ describe('a file', () => {
     expect(server.texts).toEqual([]);
   });
 
+  test('that can’t be read, such as a folder, is said to be that', async () => {
+    const real = FileReader.prototype.readAsText;
+    FileReader.prototype.readAsText = function () {
+      this.onerror!(new ProgressEvent('error') as any);
+    };
+    expect(await model.given.take(file('folder', ''), texts)).toBeNull();
+    FileReader.prototype.readAsText = real;
+    expect(model.given.error!.message).toBe('unread');
+  });
+
+  test('that is dropped later is the one', async () => {
+    server.given = { requirements: ['demo'], left_out: [], groups: ['test'] };
+    const first = model.given.take(file('a.txt', 'a'.repeat(500_000)), texts);
+    const second = model.given.take(file('b.txt', 'b'), texts);
+    await Promise.all([first, second]);
+    expect([model.given.name, server.texts]).toEqual(['b.txt', ['b']]);
+  });
+
   test('of requirements is understood by the page where the server reads none', async () => {
     const text = 'demo # mine\n-r other.txt\n./here\n';
     await model.given.take(file('requirements.txt', text), texts);
@@ -224,6 +242,84 @@ describe('clean-up', () => {
       { action: 'clean', dry_run: true }
     ]);
   });
+});
+
+describe('a job', () => {
+  const seen = (state: string): void => {
+    Object.defineProperty(document, 'visibilityState', { value: state, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  };
+  let opened: number;
+
+  beforeEach(async () => {
+    jest.useFakeTimers();
+    opened = 0;
+    const follow = server.follow.bind(server);
+    server.follow = (id, follower) => {
+      opened += 1;
+      return follow(id, follower);
+    };
+    await model.run({ action: 'sync' });
+  });
+
+  afterEach(() => seen('visible'));
+
+  test('has no stream where nobody sees the page: a browser has few', async () => {
+    let asked = 0;
+    server.job = async () => {
+      asked += 1;
+      return job('running', { progress: asked / 10 });
+    };
+    seen('hidden');
+    expect([opened, server.stopped]).toEqual([1, 1]);
+    for (let second = 0; second < 11; second++) {
+      jest.advanceTimersByTime(1000);
+      await settle();
+    }
+    expect([asked, model.job!.progress]).toEqual([2, 0.2]);
+    seen('visible');
+    jest.advanceTimersByTime(60_000);
+    await settle();
+    expect([asked, opened]).toEqual([2, 2]);
+    server.follower!.onState(job('done'));
+    seen('hidden');
+    seen('visible');
+    expect(opened).toBe(2);
+  });
+
+  test('of a server that is away is asked for ever less often, and that is said', async () => {
+    let asked = 0;
+    const away = new ServerError({ code: 'unreachable', message: 'TypeError', hint: '' });
+    server.job = async () => {
+      asked += 1;
+      throw away;
+    };
+    server.follower!.onLost();
+    for (let second = 0; second < 120; second++) {
+      await settle();
+      jest.advanceTimersByTime(1000);
+    }
+    expect(asked).toBeLessThan(10);
+    expect(model.error!.code).toBe('unreachable');
+    await settle();
+    server.job = async () => job('running');
+    jest.advanceTimersByTime(30_000);
+    await settle();
+    expect([model.error, model.busy]).toEqual([null, true]);
+  });
+});
+
+test('while the server thinks, it is not asked again and again', async () => {
+  jest.useFakeTimers();
+  await model.refresh();
+  model.watch(true);
+  let asked = 0;
+  server.status = () => {
+    asked += 1;
+    return new Promise(() => undefined);
+  };
+  jest.advanceTimersByTime(60_000);
+  expect(asked).toBe(1);
 });
 
 describe('what another page does', () => {
