@@ -197,12 +197,15 @@ export class PackagesModel {
   /** Have a change worked out, to be shown before it is made. */
   async propose(request: IPlanRequest): Promise<void> {
     const proposal: IProposal = { request, plan: null };
+    // the server ends what nobody waits for
+    this._planning.abort();
+    const planning = (this._planning = new AbortController());
     this.proposal = proposal;
     this.error = null;
     this._changed.emit();
     await this.attempt(async () => {
       try {
-        const plan = await this.server.plan(request);
+        const plan = await this.server.plan(request, planning.signal);
         if (this.proposal === proposal) {
           this.proposal = { request, plan };
         }
@@ -218,6 +221,7 @@ export class PackagesModel {
 
   /** Drop the change that was proposed. */
   dismiss(): void {
+    this._planning.abort();
     this.proposal = null;
     this.error = null;
     this._changed.emit();
@@ -289,6 +293,7 @@ export class PackagesModel {
   /** Stop following a job. */
   dispose(): void {
     this._stop();
+    this._planning.abort();
     this.watch(false);
     this.search.dispose();
     this.space.dispose();
@@ -421,6 +426,7 @@ export class PackagesModel {
 
   private _packages = new Map<Scope, IPackage[]>();
   private _asked: { id: string; request: IPlanRequest } | null = null;
+  private _planning = new AbortController();
   private _trouble: INotice | null = null;
   private _glances = 0;
   private _glancing = false;

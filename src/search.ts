@@ -38,6 +38,7 @@ export class Search {
     if (wanted !== this._wanted) {
       this._wanted = wanted;
       window.clearTimeout(this._timer);
+      this._asking.abort(); // a browser has few connections, and an index may be slow
       this.busy = wanted.length >= SHORTEST;
       if (this.busy) {
         this._timer = window.setTimeout(() => void this.ask(wanted), PAUSE);
@@ -71,6 +72,7 @@ export class Search {
 
   dispose(): void {
     window.clearTimeout(this._timer);
+    this._asking.abort();
   }
 
   /** Ask for the versions of one. */
@@ -90,8 +92,9 @@ export class Search {
   private async ask(wanted: string): Promise<void> {
     let found: ISearch | null = null;
     let error: INotice | null = null;
+    const { signal } = (this._asking = new AbortController());
     try {
-      found = await this.server.search(wanted);
+      found = await this.server.search(wanted, signal);
     } catch (problem) {
       if (isMissing(problem)) {
         this._available = false;
@@ -99,7 +102,7 @@ export class Search {
         error = told(problem);
       }
     }
-    if (wanted !== this._wanted) {
+    if (signal.aborted) {
       return; // somebody went on typing
     }
     this.found = found;
@@ -114,5 +117,6 @@ export class Search {
   private _available = true;
   private _wanted = '';
   private _timer = 0;
+  private _asking = new AbortController();
   private _projects = new Map<string, IProject | INotice>();
 }

@@ -48,6 +48,13 @@ function foreign(response: Response, message: unknown): INotice {
   return { code, message: String(message ?? `${response.status} ${response.statusText}`), hint: '' };
 }
 
+interface ICallOptions {
+  /** It answers with nothing where it has done what was asked for. */
+  silent?: boolean;
+  /** Ends the request. */
+  signal?: AbortSignal;
+}
+
 /** The server that the page came from. */
 export class Server implements IServer, IPageServer {
   constructor(private readonly settings = ServerConnection.makeSettings()) {}
@@ -64,8 +71,8 @@ export class Server implements IServer, IPageServer {
     return (await this.quietly<{ revisions: IRevision[] }>('revisions')).revisions;
   }
 
-  search(query: string): Promise<ISearch> {
-    return this.quietly<ISearch>('search', { q: query });
+  search(query: string, signal?: AbortSignal): Promise<ISearch> {
+    return this.quietly<ISearch>('search', { q: query }, { signal });
   }
 
   project(name: string): Promise<IProject> {
@@ -84,8 +91,8 @@ export class Server implements IServer, IPageServer {
     return this.call<IGiven>('POST', this.address('given'), { name, text, groups });
   }
 
-  plan(request: IPlanRequest): Promise<IPlan> {
-    return this.call<IPlan>('POST', this.address('plan'), request);
+  plan(request: IPlanRequest, signal?: AbortSignal): Promise<IPlan> {
+    return this.call<IPlan>('POST', this.address('plan'), request, { signal });
   }
 
   start(request: IJobRequest): Promise<IJob> {
@@ -132,7 +139,7 @@ export class Server implements IServer, IPageServer {
 
   async shutdown(): Promise<void> {
     const base = this.settings.baseUrl || PageConfig.getBaseUrl();
-    await this.call('POST', URLExt.join(base, 'api/shutdown'), {}, true);
+    await this.call('POST', URLExt.join(base, 'api/shutdown'), {}, { silent: true });
   }
 
   private address(path: string, query: { [name: string]: string } = {}): string {
@@ -141,14 +148,26 @@ export class Server implements IServer, IPageServer {
   }
 
   /** Ask for what the page wants to know on its own: that must not keep an idle server alive. */
-  private quietly<T>(path: string, query: { [name: string]: string } = {}): Promise<T> {
-    return this.call<T>('GET', this.address(path, { ...query, no_track_activity: '1' }));
+  private quietly<T>(
+    path: string,
+    query: { [name: string]: string } = {},
+    options: ICallOptions = {}
+  ): Promise<T> {
+    return this.call<T>('GET', this.address(path, { ...query, no_track_activity: '1' }), undefined, options);
   }
 
-  private async call<T>(method: string, address: string, body?: object, silent = false): Promise<T> {
+  private async call<T>(
+    method: string,
+    address: string,
+    body?: object,
+    { silent, signal }: ICallOptions = {}
+  ): Promise<T> {
     let response: Response;
     try {
       const init: RequestInit = { method, body: body && JSON.stringify(body) };
+      if (signal) {
+        init.signal = signal;
+      }
       response = await ServerConnection.makeRequest(address, init, this.settings);
     } catch (error) {
       throw new ServerError({ code: UNREACHABLE, message: String(error), hint: '' });

@@ -216,18 +216,18 @@ export interface IFollower {
   onLost(): void;
 }
 
-/** The server, as the model sees it. */
+/** The server, as the model sees it. A signal ends a request that nobody waits for any more. */
 export interface IServer {
   status(): Promise<IStatus>;
   packages(scope: Scope): Promise<IPackage[]>;
   revisions(): Promise<IRevision[]>;
-  search(query: string): Promise<ISearch>;
+  search(query: string, signal?: AbortSignal): Promise<ISearch>;
   project(name: string): Promise<IProject>;
   updates(): Promise<IUpdates>;
   cleanup(): Promise<ICleanup>;
   /** Read a file of requirements; the server knows the formats. */
   read(name: string, text: string, groups: string[]): Promise<IGiven>;
-  plan(request: IPlanRequest): Promise<IPlan>;
+  plan(request: IPlanRequest, signal?: AbortSignal): Promise<IPlan>;
   start(request: IJobRequest): Promise<IJob>;
   job(id: string): Promise<IJob>;
   cancel(id: string): Promise<IJob>;

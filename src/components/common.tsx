@@ -35,10 +35,11 @@ export function useModel(model: PackagesModel): void {
  * Give the focus back to where it was before something was shown, when that goes and had it.
  *
  * @param box - what is shown
+ * @param asked - whether somebody has asked for it; else the focus goes to where names are typed
  */
-export function useFocusBack(box: React.RefObject<HTMLElement>): void {
+export function useFocusBack(box: React.RefObject<HTMLElement>, asked = true): void {
   React.useLayoutEffect(() => {
-    const before = document.activeElement instanceof HTMLElement ? document.activeElement : null;
+    const before = asked && document.activeElement instanceof HTMLElement ? document.activeElement : null;
     const panel = box.current?.closest<HTMLElement>('.ovl-Panel-content');
     const inside = box.current;
     return () => {
@@ -52,7 +53,7 @@ export function useFocusBack(box: React.RefObject<HTMLElement>): void {
         if (before?.isConnected && before !== document.body) {
           before.focus();
         }
-        if (document.activeElement !== before) {
+        if (!before || document.activeElement !== before) {
           panel?.querySelector<HTMLElement>('textarea')?.focus();
         }
       });

@@ -7,7 +7,7 @@ import * as React from 'react';
 import { usePage } from '../actions';
 import { amount } from '../text';
 import { INotice, IStatus, isAway, LOGGED_OUT } from '../types';
-import { Button, IPartProps, ITexts, Notice } from './common';
+import { Button, IPartProps, ITexts, Notice, useFocusBack } from './common';
 
 export type Severity = 'error' | 'warning' | 'info';
 
@@ -108,8 +108,10 @@ interface IBarProps extends IPartProps {
 function Bar(props: IBarProps): JSX.Element {
   const { notice, model, trans, onDismiss, onSpace } = props;
   const level = severity(notice.code);
+  const box = React.useRef<HTMLDivElement>(null);
+  useFocusBack(box, false);
   return (
-    <div className={`ovl-Notice ovl-mod-${level}`} role="note" data-code={notice.code}>
+    <div className={`ovl-Notice ovl-mod-${level}`} role="note" data-code={notice.code} ref={box}>
       <Sign {...{ level, trans }} />
       <div className="ovl-Notice-text">
         <span className="ovl-Notice-message">{notice.message}</span>

@@ -7,21 +7,23 @@ import * as React from 'react';
 import { usePage } from '../actions';
 import { amount } from '../text';
 import { IJob } from '../types';
-import { Button, IPartProps, ITexts, Notice, useModel } from './common';
+import { Button, IPartProps, ITexts, Notice, useFocusBack, useModel } from './common';
 
 /** The job that runs, or what became of the last one. */
 export function Progress({ model, trans }: IPartProps): JSX.Element | null {
   useModel(model);
-  const job = model.job;
-  if (!job) {
-    return null;
-  }
+  return model.job && <Shown {...{ model, trans }} job={model.job} />;
+}
+
+function Shown({ model, trans, job }: IPartProps & { job: IJob }): JSX.Element {
+  const box = React.useRef<HTMLDivElement>(null);
+  useFocusBack(box, false);
   if (model.running) {
     const percent = Math.round(100 * Math.max(0, Math.min(1, job.progress)));
     const label = job.state === 'queued' ? trans.__('Waiting…') : phase(job.phase, trans);
     const under_way = (job.packages ?? []).filter(item => item.total && (item.bytes ?? 0) < item.total);
     return (
-      <div className="ovl-Progress">
+      <div className="ovl-Progress" ref={box}>
         <div className="ovl-Progress-label">
           <span role="status">{label}</span>
           <Button label={trans.__('Cancel')} onClick={() => void model.cancel()} />
@@ -48,7 +50,7 @@ export function Progress({ model, trans }: IPartProps): JSX.Element | null {
     );
   }
   return (
-    <div className="ovl-Progress ovl-mod-over">
+    <div className="ovl-Progress ovl-mod-over" ref={box}>
       <div className="ovl-Progress-label">
         <Outcome {...{ model, job, trans }} />
         <Button label={trans.__('Close')} onClick={() => model.dismissJob()} />

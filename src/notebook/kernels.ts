@@ -7,7 +7,8 @@ import {
   ISessionContext,
   ISessionContextDialogs,
   SessionContextDialogs,
-  showDialog
+  showDialog,
+  showErrorMessage
 } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { Kernel, KernelAPI, ServiceManager } from '@jupyterlab/services';
@@ -67,10 +68,16 @@ export class Kernels {
         Dialog.warnButton({ label: this.trans.__('Restart') })
       ]
     });
-    if (answer.button.accept) {
-      await KernelAPI.restartKernel(id, this.services.serverSettings);
-      this.fresh(id);
+    if (!answer.button.accept) {
+      return;
     }
+    try {
+      await KernelAPI.restartKernel(id, this.services.serverSettings);
+    } catch (error) {
+      await showErrorMessage(this.trans.__('The kernel of %1 was not restarted', name), String(error));
+      return;
+    }
+    this.fresh(id);
   }
 
   private find(id: string): ISessionContext | null {

@@ -61,12 +61,13 @@ export function watchCells(options: IWatchOptions): void {
         throw problem;
       })
       .then(known => {
+        const dismiss = (): void => {
+          clear(cell);
+          notebook.activate(); // the focus goes on there
+        };
         if (!cell.isDisposed && failures.get(cell) === error) {
           clear(cell);
-          hints.set(
-            cell,
-            show(module, known, panel, notebook, cell, () => clear(cell), options)
-          );
+          hints.set(cell, show(module, known, panel, notebook, cell, dismiss, options));
         }
       })
       .catch(() => undefined); // a server that is away: then nothing is said

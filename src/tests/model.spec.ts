@@ -1,5 +1,5 @@
 import { PackagesModel } from '../model';
-import { ServerError } from '../types';
+import { IServer, ServerError } from '../types';
 import { FakeServer, PLAN, item, job, settle } from './fake';
 
 let server: FakeServer;
@@ -197,4 +197,18 @@ test('a panel that was opened while the server was away fills by itself', async 
   server.status = status;
   await model.glance();
   expect([model.loaded, model.error]).toEqual([true, null]);
+});
+
+test('what nobody waits for any more is ended', async () => {
+  const signals: AbortSignal[] = [];
+  (server as IServer).plan = (_, signal) => {
+    signals.push(signal!);
+    return new Promise((_, reject) => (signal!.onabort = () => reject(new Error('aborted'))));
+  };
+  const [first, second] = [proposed(), proposed()];
+  expect(signals.map(signal => signal.aborted)).toEqual([true, false]);
+  model.dismiss();
+  await Promise.all([first, second]);
+  expect(signals[1].aborted).toBe(true);
+  expect([model.proposal, model.error]).toEqual([null, null]);
 });

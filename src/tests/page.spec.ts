@@ -2,11 +2,15 @@
  * What we do to the page around the panel. JupyterLab's own part of it is put in place of: it is tested in tests/ui.
  */
 
+import { showErrorMessage } from '@jupyterlab/apputils';
+
 import { announce } from '../announce';
+import { PackagesModel } from '../model';
+import { Kernels } from '../notebook/kernels';
 import { watchCells } from '../notebook/watch';
 import { restartServer } from '../restart';
 import { ServerError } from '../types';
-import { settle } from './fake';
+import { FakeServer, job, PLAN, settle } from './fake';
 
 const asked: { title: string; body: string }[] = [];
 let agree: boolean[] = [];
@@ -24,6 +28,8 @@ jest.mock('@jupyterlab/apputils', () => ({
     }
     launch = async (): Promise<void> => undefined;
   },
+  SessionContextDialogs: class {},
+  showErrorMessage: jest.fn(),
   Notification: { info: jest.fn(() => 'id'), update: jest.fn() },
   showDialog: async (options: { title: string; body: string }) => {
     asked.push(options);
@@ -156,16 +162,50 @@ test('nobody is told of what comes back while nobody sees the page', async () =>
   jest.useRealTimers();
 });
 
+test('a kernel that could not be restarted is said to be that, and stays in the list', async () => {
+  const running = [{ kernel: { id: 'k1', name: 'python3' }, name: 'one', path: '' }];
+  const answer = { ok: false, status: 500, headers: new Map(), json: async () => ({ message: 'No.' }) };
+  const signal = { connect: () => true };
+  const services: any = {
+    sessions: { runningChanged: signal, running: () => running },
+    kernelspecs: { specs: { kernelspecs: { python3: {}, 'python3-base': {} } } },
+    serverSettings: {
+      baseUrl: 'http://localhost/',
+      init: {},
+      fetch: async () => answer,
+      Request: class {
+        headers = new Map();
+      }
+    }
+  };
+  const model = new PackagesModel(new FakeServer());
+  const kernels = new Kernels(services, model, null, trans);
+  model.job = job('done', { plan: { ...PLAN, needs_restart: true } });
+  model.setFilter('');
+  expect(kernels.stale).toEqual([{ id: 'k1', name: 'one' }]);
+  agree = [false];
+  await kernels.restart('k1');
+  expect(showErrorMessage).not.toHaveBeenCalled();
+  agree = [true];
+  await kernels.restart('k1');
+  expect(showErrorMessage).toHaveBeenCalledTimes(1);
+  expect(kernels.stale).toHaveLength(1);
+  Object.assign(answer, { ok: true, status: 200, json: async () => ({ id: 'k1', name: 'python3' }) });
+  agree = [true];
+  await kernels.restart('k1');
+  expect(kernels.stale).toEqual([]);
+});
+
 describe('below a cell', () => {
   const { NotebookActions } = jest.requireMock('@jupyterlab/notebook');
   const answers: (() => void)[] = [];
-  const notebook = {};
+  const notebook = { activate: jest.fn() };
   const error = (name = 'ModuleNotFoundError'): object => ({
     errorName: name,
     errorValue: "No module named 'cv2'"
   });
   let kernel: string;
-  let shown: unknown[];
+  let shown: any[];
   let cell: any;
 
   const panel = {
@@ -220,6 +260,8 @@ describe('below a cell', () => {
     answers[0]();
     await settle();
     expect(shown).toHaveLength(1);
+    shown[0].props.dismiss();
+    expect(notebook.activate).toHaveBeenCalledTimes(1);
   });
 
   test('nothing is said of a run that another one has followed', async () => {

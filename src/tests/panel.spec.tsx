@@ -120,6 +120,14 @@ test('why there are no versions is said, and what was shown is shown again after
   expect(host.querySelector('.ovl-Detail select')).not.toBeNull();
 });
 
+test('what is typed stays when another page installs something', async () => {
+  await act(async () => model.search.type('half a na'));
+  server.current = job('running', { id: 'b2' });
+  await act(async () => model.refresh());
+  expect(host.querySelector('.ovl-Progress')).not.toBeNull();
+  expect(host.querySelector('textarea')!.value).toBe('half a na');
+});
+
 test('in safe mode nothing is said to be available, nor absent', async () => {
   const status = server.status.bind(server);
   server.status = async () => ({ ...(await status()), mode: 'safe' });
@@ -185,6 +193,23 @@ test('the focus goes back to where it was', async () => {
     await act(async () => button('Cancel')!.click());
     await act(async () => new Promise(resolve => setTimeout(resolve, 5)));
     expect(document.activeElement).toBe(element);
+  }
+});
+
+test('the focus is not lost with what is closed', async () => {
+  const box = host.querySelector('textarea')!;
+  const status = await server.status();
+  model.job = job('done');
+  model.status = { ...status, notices: [{ code: 'adopted', message: 'It is.', hint: '' }] };
+  await act(async () => model.setFilter(''));
+  const dismiss = host.querySelector<HTMLButtonElement>('.ovl-Notice-dismiss')!;
+  for (const element of [button('Close')!, dismiss]) {
+    box.blur();
+    element.focus();
+    await act(async () => element.click());
+    await act(async () => new Promise(resolve => setTimeout(resolve, 5)));
+    expect(element.isConnected).toBe(false);
+    expect(document.activeElement).toBe(box);
   }
 });
 

@@ -1,6 +1,6 @@
 import { MAX_FILE } from '../given';
 import { isAgainst, PackagesModel } from '../model';
-import { IFound, ServerError } from '../types';
+import { IFound, IServer, ServerError } from '../types';
 import { FakeServer, item, job, PLAN, settle } from './fake';
 
 let server: FakeServer;
@@ -69,6 +69,23 @@ describe('search', () => {
     answers[0]('found');
     await settle();
     expect(model.search.found).toEqual({ query: 'second', results: [], index: 'not-found' });
+  });
+
+  test('a search that was gone on from is ended, and is no error', async () => {
+    const signals: AbortSignal[] = [];
+    (server as IServer).search = (_, signal) => {
+      signals.push(signal!);
+      return new Promise((_, reject) => (signal!.onabort = () => reject(new Error('aborted'))));
+    };
+    model.search.type('demo');
+    await pause();
+    model.search.forget(); // the same is asked for again
+    await pause();
+    expect(signals.map(signal => signal.aborted)).toEqual([true, false]);
+    expect([model.search.error, model.search.busy]).toEqual([null, true]);
+    model.search.type('');
+    await settle();
+    expect([signals[1].aborted, model.search.error]).toEqual([true, null]);
   });
 
   test('a server without search is not asked again', async () => {

@@ -10,7 +10,7 @@ interface IAnswer {
 }
 
 /** A server to which a hub or a proxy gives an answer. */
-function behind({ status = 200, redirected = false, text }: IAnswer): Server {
+function behind({ status = 200, redirected = false, text }: IAnswer, made: RequestInit[] = []): Server {
   const answer = {
     status,
     redirected,
@@ -24,6 +24,9 @@ function behind({ status = 200, redirected = false, text }: IAnswer): Server {
     fetch: async () => answer,
     Request: class {
       headers = new Map();
+      constructor(_: string, init: RequestInit) {
+        made.push(init);
+      }
     },
     Headers: Map
   };
@@ -55,6 +58,16 @@ test.each<[string, IAnswer, string]>([
 ])('an answer: %s', async (_, answer, expected) => {
   expect(await code(behind(answer).status())).toBe(expected);
   expect(await code(behind(answer).job('a1'))).toBe(expected);
+});
+
+test('a request can be ended', async () => {
+  const { signal } = new AbortController();
+  const made: RequestInit[] = [];
+  const server = behind({ text: '{}' }, made);
+  await server.plan({ install: ['demo'] }, signal);
+  await server.search('demo', signal);
+  await server.status();
+  expect(made.map(init => init.signal)).toEqual([signal, signal, undefined]);
 });
 
 test('a server that stops says nothing', async () => {
