@@ -47,6 +47,7 @@ export class Space {
   /** Somebody looks at it now, or no longer. */
   show(shown: boolean): void {
     this._shown = shown;
+    this._before = undefined;
     window.clearTimeout(this._timer);
     if (shown) {
       void this.load(LOOKS);
@@ -57,6 +58,7 @@ export class Space {
   again(): void {
     if (this._shown) {
       this.show(true);
+      this._before = this.data?.measured;
     }
   }
 
@@ -73,12 +75,15 @@ export class Space {
       this.error = this.missing ? null : told(error);
     }
     window.clearTimeout(this._timer);
-    if (this._shown && this.data?.measured === null && looks > 1) {
+    const measured = this.data?.measured;
+    if (this._shown && (measured === null || (measured && measured === this._before)) && looks > 1) {
       this._timer = window.setTimeout(() => void this.load(looks - 1), PAUSE);
     }
     this.emit();
   }
 
   private _shown = false;
+  /** When it was measured before the change that has ended; the server does it again. */
+  private _before: number | null | undefined;
   private _timer = 0;
 }

@@ -107,6 +107,12 @@ function offered(offer: Offer, trans: ITexts): string {
     case 'restoring':
       return trans.__('Your packages are coming back for this image. Run the cell again in a while.');
     case 'installed':
+      if (offer.part) {
+        return trans.__(
+          '%1 is installed. Its version may not have this part, or the kernel began before it came.',
+          offer.name
+        );
+      }
       return trans.__('%1 is installed. A kernel that began before may have to be restarted.', offer.name);
     case 'install':
       return trans._n('It is in this package:', 'It is in one of these packages:', offer.names.length);

@@ -30,7 +30,7 @@ export function overlayKernel(names: readonly string[]): string | null {
 
 export type Offer =
   | { kind: 'restoring' }
-  | { kind: 'installed'; name: string }
+  | { kind: 'installed'; name: string; part?: boolean }
   | { kind: 'install'; names: string[] }
   | { kind: 'search'; text: string };
 
@@ -49,7 +49,9 @@ export function offer(module: string, known: IModule): Offer {
   }
   const installed = known.packages.find(item => item.installed);
   if (installed) {
-    return { kind: 'installed', name: installed.name };
+    const found = { kind: 'installed' as const, name: installed.name };
+    // a part of what is there: restarting the kernel helps less often than another version
+    return module.includes('.') ? { ...found, part: true } : found;
   }
   const names = known.packages.map(item => item.name);
   return names.length

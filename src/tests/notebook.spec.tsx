@@ -83,6 +83,8 @@ describe('what is offered for a module', () => {
     expect(offer('m', known(['a', 'b', 'c', 'd']))).toEqual({ kind: 'install', names: ['a', 'b', 'c'] });
     expect(offer('foo.bar', known([]))).toEqual({ kind: 'search', text: 'foo' });
     expect(offer('m', known(['a'], { installed: '1.0' }))).toEqual({ kind: 'installed', name: 'a' });
+    const part = { kind: 'installed', name: 'a', part: true };
+    expect(offer('m.old', known(['a'], { installed: '1.0' }))).toEqual(part);
     expect(offer('m', { ...known(['a']), restoring: true })).toEqual({ kind: 'restoring' });
   });
 

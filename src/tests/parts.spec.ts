@@ -251,6 +251,23 @@ describe('clean-up', () => {
     ]);
   });
 
+  test('is asked for again until it was measured after a change', async () => {
+    jest.useFakeTimers();
+    server.space = { measured: 5, items: [entry('cache', 5)] };
+    model.space.show(true);
+    await settle();
+    model.space.again();
+    await settle();
+    server.space = { measured: 8, items: [entry('cache', 7)] };
+    jest.advanceTimersByTime(4000);
+    await settle();
+    expect(model.space.kinds[0].bytes).toBe(7);
+    server.space = { measured: 9, items: [] };
+    jest.advanceTimersByTime(60_000);
+    await settle();
+    expect(model.space.data!.measured).toBe(8);
+  });
+
   test('deletes one kind, or measures', async () => {
     await model.clean('cache');
     await model.clean();

@@ -169,6 +169,7 @@ test('every text below cells is translated', async () => {
   const offers: Offer[] = [
     { kind: 'restoring' },
     { kind: 'installed', name: '«a»' },
+    { kind: 'installed', name: '«a»', part: true },
     { kind: 'install', names: ['«a»', '«b»'] },
     { kind: 'search', text: '«a»' }
   ];
