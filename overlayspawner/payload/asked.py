@@ -227,7 +227,7 @@ def _read(path: str, depth: int = 0) -> list[Requirement]:
                 out += _read(os.path.join(os.path.dirname(path), nested[1]), depth + 1)
             continue
         if not line.startswith("-"):
-            line = re.split(r"\s+--", line, maxsplit=1)[0]  # hashes
+            line = re.split(r"(?<!\s)\s+--", line, maxsplit=1)[0]  # hashes
         _add(out, line)
     return out
 

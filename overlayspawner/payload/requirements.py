@@ -50,7 +50,8 @@ _OPTION_TAIL = re.compile(r"\s-{1,2}[A-Za-z]")
 _VARIABLE = re.compile(r"\$\{[A-Z][A-Z0-9_]*\}")
 _BREAKS = "\x7f\x85\u2028\u2029"
 """What ``str.splitlines`` or a tool may take for the end of a line, besides the ASCII control characters."""
-_COMMENT = re.compile(r"(?:^|\s+)#.*$")
+_COMMENT = re.compile(r"(?:^|(?<!\s)\s+)#.*$")
+"""It begins at the first of several spaces: else a long row of them is looked at once for each of them."""
 
 _HINT = "Write a package's name, for example: humanize, humanize>=4 or humanize[extra]==4.9."
 

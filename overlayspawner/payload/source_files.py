@@ -24,11 +24,22 @@ _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*==\s*([^\s
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
+# These begin at the first of several spaces: else a long row of them is looked at once for each of them,
+# during which nothing else runs in a server.
+_COMMENT = re.compile(r"(?:^|(?<!\s)\s+)#.*$")
+_OPTIONS = re.compile(r"(?<!\s)\s+--(?:hash|config-settings|global-option)[= ]\S+")
+
 MAX_FILE = 4_000_000
 """Bytes of a file of requirements that are read at most."""
 
 MAX_DEPTH = 5
 """How many files may include one another."""
+
+MAX_GROUPS = 100
+"""How many dependency groups may include one another."""
+
+MAX_DOTS = 100
+"""Dots in a key of a TOML file: Python's reader takes the square of their number."""
 
 MAX_LEFT_OUT = 200
 """Things that are left out and named; of more, only the number is told."""
@@ -155,7 +166,7 @@ def _text(path: str) -> str:
 def lines_of(text: str) -> list[str]:
     """Return the lines of a text in pip's format that say something, continued ones joined."""
     text = re.sub(r"\\\r?\n", " ", text)
-    return [line for raw in text.splitlines() if (line := re.sub(r"(^|\s+)#.*$", "", raw).strip())]
+    return [line for raw in text.splitlines() if (line := _COMMENT.sub("", raw).strip())]
 
 
 def _requirements(source: Source, path: str, home: str, depth: int, seen: set[str]) -> None:
@@ -215,7 +226,7 @@ def read_line(source: Source, line: str, environ: Mapping[str, str]) -> None:
         )
         return
     # hashes belong to one file of one version: they are no part of what is asked for
-    bare = re.sub(r"\s+--(?:hash|config-settings|global-option)[= ]\S+", "", line)
+    bare = _OPTIONS.sub("", line)
     if "://" not in bare:
         # in URLs the installers do it, so that no credentials get into files
         bare = _VARIABLE.sub(lambda match: environ.get(match[1], match[0]), bare)
@@ -249,7 +260,7 @@ def read_constraints(path: str, depth: int = 0) -> list[str]:
         if more:
             out += read_constraints(os.path.join(os.path.dirname(path), more[1].strip()), depth + 1)
         elif not line.startswith("-"):
-            out.append(parse(re.sub(r"\s+--hash[= ]\S+", "", line)).text)
+            out.append(parse(re.sub(r"(?<!\s)\s+--hash[= ]\S+", "", line)).text)
     return out
 
 
@@ -270,6 +281,8 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
     reader = _toml_reader()
     if reader is None:
         raise OverlayError("not-available", "This image's Python can't read TOML files.")
+    if any(line.partition("=")[0].count(".") > MAX_DOTS for line in text.splitlines()):
+        raise OverlayError("bad-request", f"{path} has a line with more than {MAX_DOTS} dots in a key.")
     try:
         data = reader.loads(text)
     except (ValueError, RecursionError) as e:
@@ -300,7 +313,7 @@ def _pyproject(source: Source, data: dict[str, Any], groups: list[str]) -> None:
         if group not in known and group not in extras:
             names = ", ".join(source.groups) or "none"
             raise OverlayError("bad-request", f"There is no group {group!r}; there is {names}.")
-        for line in [*_group(known, group, ()), *strings(extras.get(group))]:
+        for line in [*_group(known, group, (), set()), *strings(extras.get(group))]:
             source.want(line)
     for group in sorted(set(known) - set(groups)):
         source.leave_out(
@@ -320,7 +333,7 @@ def group_of(path: str, group: str) -> list[str]:
     if group not in known:
         names = ", ".join(sorted(known)) or "none"
         raise OverlayError("bad-request", f"There is no group {group!r} in {path}; there is {names}.")
-    return _group(known, group, ())
+    return _group(known, group, (), set())
 
 
 def _groups(data: dict[str, Any]) -> dict[str, Any]:
@@ -328,16 +341,21 @@ def _groups(data: dict[str, Any]) -> dict[str, Any]:
     return {normalise(name): value for name, value in table(data, "dependency-groups").items()}
 
 
-def _group(known: dict[str, Any], group: str, above: tuple[str, ...]) -> list[str]:
-    """Return the lines of a dependency group, with those that it includes (PEP 735)."""
+def _group(known: dict[str, Any], group: str, above: tuple[str, ...], done: set[str]) -> list[str]:
+    """Return the lines of a dependency group, with those that it includes (PEP 735), each group's once."""
     if group in above:
         raise OverlayError("bad-request", f"The dependency group {group!r} includes itself.")
+    if len(above) >= MAX_GROUPS:
+        raise OverlayError("bad-request", "Too many dependency groups include one another.")
     out: list[str] = []
     for item in items(known.get(group)):
         if isinstance(item, str):
             out.append(item)
         elif isinstance(item, dict) and isinstance(item.get("include-group"), str):
-            out += _group(known, normalise(item["include-group"]), (*above, group))
+            inner = normalise(item["include-group"])
+            if inner not in done:
+                out += _group(known, inner, (*above, group), done)
+    done.add(group)
     return out
 
 

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.requirements import normalise, packaging
-from overlayspawner.payload.tables import table
+from overlayspawner.payload.tables import items, table
 
 VERSION = 1
 """Of the format; newer ones mean something that is not known here."""
@@ -90,7 +90,7 @@ class UvLock:
                 continue
             if id(found) not in mine:
                 out[normalise(found["name"])] = found
-            extras = [normalise(extra) for extra in edge.get("extra") or () if isinstance(extra, str)]
+            extras = [normalise(extra) for extra in items(edge.get("extra")) if isinstance(extra, str)]
             for extra in ("", *extras):
                 if (id(found), extra) not in seen:
                     seen.add((id(found), extra))
@@ -120,7 +120,7 @@ def _edges(package: Package, groups: Sequence[str]) -> Iterator[Edge]:
     for key in ("optional-dependencies", "dev-dependencies"):
         lists += [value for name, value in table(package, key).items() if normalise(name) in groups]
     for found in lists:
-        yield from (edge for edge in found or () if isinstance(edge, dict))
+        yield from (edge for edge in items(found) if isinstance(edge, dict))
 
 
 def _applies(edge: Edge) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from overlayspawner.payload import sent
 from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.requirements import Requirements
 
 PROJECT = """
 [project]
@@ -99,9 +100,45 @@ def test_a_lock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("pyproject.toml", "[["), ("uv.lock", "version = 9"), ("requirements.txt", "a\0b")]
+    ("name", "text"),
+    [
+        ("pyproject.toml", "[["),
+        ("pyproject.toml", ".".join("a" * 400_000) + " = 1"),
+        ("uv.lock", "version = 9"),
+        ("requirements.txt", "a\0b"),
+    ],
 )
 def test_what_is_none(name: str, text: str) -> None:
     with pytest.raises(OverlayError) as caught:
         sent.read(name, text)
     assert caught.value.code == "bad-request"
+
+
+def test_rows_of_spaces_are_read_once() -> None:
+    # hours, if each were looked at from each of them; with that a server stands still
+    found = sent.read(
+        "requirements.txt", f"x{' ' * 900_000}y\nnumpy{' ' * 900} # why\nrich==1   --hash=sha256:0"
+    )
+    assert found["requirements"] == ["numpy", "rich==1"] and len(found["left_out"]) == 1
+    lines = Requirements(f"x{' ' * 900_000}y\nnumpy   # why\n   # why")
+    assert [entry.text for entry in lines.entries()] == ["numpy"]
+
+
+def test_groups_that_include_one_another_count_once() -> None:
+    def groups(count: int) -> str:
+        both = "{include-group = 'g%d'}, {include-group = 'g%d'}"
+        inner = [f"g{n} = [{both % (n + 1, n + 1)}]" for n in range(count)]
+        return "\n".join(["[dependency-groups]", *inner, f"g{count} = ['numpy']"])
+
+    assert sent.read("pyproject.toml", groups(90), ["g0"])["requirements"] == ["numpy"]
+    for text in (groups(5000), "[dependency-groups]\ng0 = [{include-group = 'g0'}]"):
+        with pytest.raises(OverlayError) as caught:
+            sent.read("pyproject.toml", text, ["g0"])
+        assert caught.value.code == "bad-request"
+
+
+@pytest.mark.parametrize("odd", ["dependencies = 5", "dependencies = [{ name = 'tinytree', extra = 5 }]"])
+def test_a_lock_of_other_kinds(odd: str) -> None:
+    text = LOCK.replace('dependencies = [{ name = "tinytree" }, { name = "beside" }]', odd)
+    assert text != LOCK
+    assert sent.read("uv.lock", text)["requirements"] == (["tinytree==1.0"] if "tinytree" in odd else [])
