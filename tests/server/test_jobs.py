@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from overlayspawner.payload.server.jobs import (
     Job,
     JobRunner,
 )
+from overlayspawner.payload.server.service import MAX_ASKING, MAX_READERS, Service
 
 RESULT = {"revision": {"id": 7, "changed": True}, "plan": {"new": []}}
 Tell = Callable[[dict[str, Any]], None]
@@ -307,3 +311,35 @@ def test_a_job_is_shown_while_packages_are_added_to_it() -> None:
             assert len(job.to_dict()["packages"]) == 900
     finally:
         sys.setswitchinterval(before)
+
+
+@contextlib.contextmanager
+def no_more_threads() -> Iterator[None]:
+    """No thread begins: none finds room for its stack."""
+    before = threading.stack_size(1 << 60)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def test_what_could_not_begin_for_want_of_threads_is_over() -> None:
+    runner = JobRunner(lambda job, tell, cancel: RESULT)
+    with no_more_threads(), pytest.raises(RuntimeError):
+        runner.submit(Job("install"))
+    assert runner.current() is None and runner.jobs() == [], "it would count as activity for ever"
+    job = runner.submit(Job("install"))
+    wait(runner, job)
+    assert job.state == "done" and runner.stop()
+
+    context: Any = SimpleNamespace(runtime="/none", for_changes=lambda: None)
+    service = Service(context, logging.getLogger("test"))
+
+    async def ask() -> list[object]:
+        for read in (service.off_loop, service.ask_index):
+            for _ in range(MAX_READERS + MAX_ASKING):
+                with no_more_threads(), pytest.raises(RuntimeError):
+                    await read(lambda: 1)
+        return [await service.off_loop(lambda: 1), await service.ask_index(lambda: 2)]
+
+    assert asyncio.run(ask()) == [1, 2]

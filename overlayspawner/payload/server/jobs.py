@@ -84,14 +84,16 @@ class JobRunner:
                     "The server is stopping." if self._stopping else f"{waiting} changes are waiting already."
                 )
                 raise OverlayError("busy", why, "Wait until they are done.", status=409)
+            if self._thread is None or not self._thread.is_alive():
+                # A daemon, so that a change that hangs on dead storage can't keep the server from ending;
+                # `stop` gives it time to end well. Before all else: where there can't be another thread, no
+                # job waits for ever.
+                thread = threading.Thread(target=self._run, name="overlay-jobs", daemon=True)
+                thread.start()
+                self._thread = thread
             job.position = sum(1 for j in self._jobs.values() if j.state not in FINISHED)
             self._jobs[job.id] = job
             self._prune()
-            if self._thread is None or not self._thread.is_alive():
-                # A daemon, so that a change that hangs on dead storage can't keep the server from ending;
-                # `stop` gives it time to end well.
-                self._thread = threading.Thread(target=self._run, name="overlay-jobs", daemon=True)
-                self._thread.start()
         self._emit(job, "state")
         self._queue.put(job)
         return job

@@ -218,7 +218,11 @@ class Service:
             except RuntimeError:
                 pass  # the server has stopped meanwhile
 
-        threading.Thread(target=run, name="overlay-read", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="overlay-read", daemon=True).start()
+        except BaseException:
+            done()  # a limit of processes: what never began does not count for ever
+            raise
         return future
 
     async def plan(self, request: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
