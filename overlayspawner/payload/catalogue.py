@@ -137,7 +137,12 @@ class Catalogue:
                     self._glances -= 1
 
         thread = threading.Thread(target=look, daemon=True, name="overlay-glance")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more of them: what never began does not count for ever
+            with self._lock:
+                self._glances -= 1
+            return Project("unreachable")
         thread.join(SOON)
         if errors:
             raise errors[0]
@@ -172,11 +177,14 @@ class Catalogue:
                 entry.project = _ask(self._context(), index, name)
                 failed = entry.project.state in ("unreachable", "denied")
                 entry.until = time.monotonic() + (FRESH_FAILURE if failed else FRESH)
-                if failed:
+                if entry.project.state == "unreachable":  # one that denies a name may have all others
                     self._down = (entry.until, entry.project)
             project = entry.project
             if about and project.state == "found" and project.about is None:
-                project.about = _about(index or Index(environment(self._context())), name, project)
+                try:
+                    project.about = _about(index or Index(environment(self._context())), name, project)
+                except ValueError:  # an address that is none
+                    project.about = "", ""
             return project
 
 

@@ -68,7 +68,8 @@ def packages(ctx: Context, module: str) -> dict[str, Any]:
         for name in names:
             found.setdefault(name, source)
     policy = policy_of(ctx)
-    there = {*mine, *base, *local}
+    hidden = ctx.spec.user_site == "never" or (ctx.overlay is not None and ctx.overlay.kind != "overlay")
+    there = {*mine, *base, *(() if hidden else local)}  # what a kernel finds
     # what the hub's rules refuse is not offered; a search tells why
     found = {name: source for name, source in found.items() if name in there or not policy.refusal(name)}
     return {

@@ -1,10 +1,12 @@
 """Newer versions of what the user asked for, that could be had. Only reads.
 
-What a line of ``requirements.txt`` does not admit is left out: an upgrade would not bring it either.
+What a line of ``requirements.txt`` or a constraint of the hub does not admit is left out: an upgrade would
+not bring it either.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +16,11 @@ from typing import Any, Optional
 
 from overlayspawner.payload.catalogue import Catalogue, Project
 from overlayspawner.payload.context import Context
+from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, overlay_dists
-from overlayspawner.payload.installer.versions import admits, key
+from overlayspawner.payload.installer.versions import admits, is_pre, key
 from overlayspawner.payload.requirements import Requirements, parse
+from overlayspawner.payload.sources import applies
 
 FRESH = 3600.0
 """Seconds for which the index's answer about a package is good."""
@@ -33,6 +37,9 @@ MOST = 500
 GIVE_UP = 8
 """Packages about which an index may fail to answer before it is asked no more."""
 
+_Version = tuple[str, bool]
+"""A version, and whether it is a pre-release."""
+
 
 class Updates:
     """Remembers what the index had, for all threads.
@@ -46,7 +53,7 @@ class Updates:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, list[str]]] = {}
+        self._known: dict[str, tuple[float, list[_Version]]] = {}
 
     def find(self, ctx: Context) -> dict[str, Any]:
         """Return what could be upgraded, in the shape of the REST interface.
@@ -63,7 +70,7 @@ class Updates:
         out = []
         for name, (dist, specifiers) in sorted(there.items()):
             _, versions = known.get(name, (0.0, []))
-            fitting = [v for v in versions if all(admits(specifier, v) for specifier in specifiers)]
+            fitting = _candidates(versions, specifiers)
             if fitting and key(fitting[0]) > key(dist.version):
                 out.append({"name": name, "version": dist.version, "newest": fitting[0]})
         oldest = min((when for when, _ in known.values()), default=None)
@@ -83,7 +90,7 @@ class Updates:
                 return
             project = self._catalogue.project(name)
             if project.state in ("found", "missing"):
-                self._known[name] = (time.time(), _candidates(project))
+                self._known[name] = (time.time(), _usable(project))
             else:
                 failures.append(name)
 
@@ -106,18 +113,31 @@ def _asked(ctx: Context) -> Iterator[tuple[str, tuple[Dist, list[str]]]]:
     lines += [parse(line, trusted=True) for line in ctx.spec.requirements]
     specifiers: dict[str, list[str]] = {}
     for line in lines:
-        if line.name and not line.url:
+        if line.name and not line.url and applies(line):
             specifiers.setdefault(line.name, []).append(line.specifier)
+    for text in ctx.spec.constraints:
+        with contextlib.suppress(OverlayError):  # each change says so
+            limit = parse(text, trusted=True)
+            if limit.name in specifiers and applies(limit):
+                specifiers[limit.name].append(limit.specifier)
     for name, dist in overlay_dists(env).items():
         # what came from a URL or a folder has another history than what an index has under this name
         if name in specifiers and dist.read("direct_url.json") is None:
             yield name, (dist, specifiers[name])
 
 
-def _candidates(project: Project) -> list[str]:
-    """Return the versions that could come, the newest first; pre-releases only if there is nothing else."""
+def _usable(project: Project) -> list[_Version]:
+    """Return the versions that may come, the newest first."""
     fine = [offer for offer in project.offers if offer.fits is not False and not offer.yanked]
-    return [offer.version for offer in [o for o in fine if not o.prerelease] or fine]
+    return [(offer.version, offer.prerelease) for offer in fine]
+
+
+def _candidates(versions: list[_Version], specifiers: list[str]) -> list[str]:
+    """Return those that lines admit; pre-releases only if there is nothing else, or if a line names one."""
+    named = (part.lstrip("<>=!~ ") for specifier in specifiers for part in specifier.split(","))
+    pre = any(map(is_pre, named)) or all(pre for _, pre in versions)
+    there = [version for version, is_one in versions if pre or not is_one]
+    return [v for v in there if all(admits(specifier, v) for specifier in specifiers)]
 
 
 def _iso(when: Optional[float]) -> Optional[str]:

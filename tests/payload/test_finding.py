@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +262,89 @@ def test_what_the_user_had(ctx: Context, finder: Finder, base: Base) -> None:  #
     assert finder.modules("tinydata")["packages"] == there
     # a package of that name is in the index, and the user never had it
     assert finder.modules("tinybig")["packages"] == []
+
+
+# -- odd indexes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd(ctx: Context) -> Iterator[dict[str, list[str] | int]]:
+    """The index of a context: name → names of files or a status; the address of each file is none."""
+    projects: dict[str, list[str] | int] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = projects.get(self.path.strip("/").rpartition("/")[2], 404)
+            there = [] if isinstance(found, int) else found
+            files = [{"filename": name, "url": "http://[", "core-metadata": True} for name in there]
+            self.send_response(found if isinstance(found, int) else 200)
+            self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json")
+            self.end_headers()
+            self.wfile.write(json.dumps({"files": files}).encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ctx.spec.index_url = f"http://127.0.0.1:{server.server_port}/simple"
+        yield projects
+        server.shutdown()
+
+
+def test_an_index_with_odd_files(odd: dict[str, Any], finder: Finder) -> None:
+    odd["house"] = [
+        "house-1.0-py3-none-any.whl",
+        *(f"house-2.0{pre}.tar.gz" for pre in ("-beta1", ".rc1", "c1", "-dev", "_pre1")),
+        "house-boat-9.0.tar.gz",
+    ]
+    found = finder.project("house")
+    assert (found["newest"], found["summary"]) == ("1.0", "")
+    assert {v["version"] for v in found["versions"] if not v["prerelease"]} == {"1.0"}
+    assert finder.search("house")["index"] == "found"
+
+
+def test_an_index_that_denies_one_name(odd: dict[str, Any], finder: Finder) -> None:
+    odd.update(secret=403, house=["house-1.0-py3-none-any.whl"])
+    assert finder.search("secret")["index"] == "unreachable"
+    assert finder.search("house")["index"] == "found"
+
+
+def test_updates_are_what_an_upgrade_would_bring(
+    odd: dict[str, Any],
+    ctx: Context,
+    finder: Finder,
+) -> None:
+    overlay, env = ctx.require()
+    there = {"early": "2.0rc1", "late": "2.0rc1", "marked": "1.0", "limited": "1.0", "free": "1.0"}
+    for name, version in there.items():
+        info = Path(env.site_packages, f"{name}-{version}.dist-info")
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        odd[name] = [f"{name}-{v}-py3-none-any.whl" for v in ("1.0", "1.5", "2.0rc1", "2.0rc2")]
+    lines = ["early>=2.0rc1", "late", "marked<1.5 ; python_version < '3'", "marked", "limited", "free"]
+    Path(overlay.requirements).write_text("\n".join(lines))
+    ctx.spec.constraints = ["Limited<1.5", "free<1.5 ; python_version < '3'"]
+    found = {item["name"]: item["newest"] for item in finder.updates()["updates"]}
+    assert found == {"early": "2.0rc2", "marked": "1.5", "free": "1.5"}
+
+
+def test_links_that_never_end_are_looked_at_once() -> None:
+    # minutes, if from each were looked for the end of it; with that a server stands still
+    good = b'<a href="a-1.0-py3-none-any.whl" data-yanked="">a</a>'
+    files = asking._html_files(b"<a " * 2_000_000 + b"x" * 4_001 + b">" + good)
+    assert files is not None and [(file.name, file.yanked) for file in files] == [
+        (
+            "a-1.0-py3-none-any.whl",
+            True,
+        )
+    ]
+
+
+def test_what_kernels_do_not_see_is_not_installed(ctx: Context, finder: Finder) -> None:
+    info = Path(dists.user_site(ctx), "mine-1.0.dist-info")
+    info.mkdir(parents=True)
+    (info / "RECORD").write_text("mine/__init__.py,,\n")
+    assert finder.modules("mine")["packages"] == [{"name": "mine", "source": "record", "installed": True}]
+    ctx.spec.user_site = "never"
+    assert finder.modules("mine")["packages"] == [{"name": "mine", "source": "record", "installed": False}]

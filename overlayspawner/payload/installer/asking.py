@@ -29,10 +29,13 @@ MAX_BYTES = 8_000_000
 
 MAX_FILES = 20_000
 
+MAX_LINK = 4_000
+"""Characters of one link's attributes."""
+
 _TRUE = ("1", "true", "yes", "on")
 _DEFAULT = "https://pypi.org/simple/"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-_LINK = re.compile(r"<a\b(?P<attributes>[^>]{0,4000})>", re.IGNORECASE)
+_LINK = re.compile(r"<a\b", re.IGNORECASE)
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?:Z|\+00:00)\Z", re.ASCII)
 _ATTRIBUTE = re.compile(r"""([\w-]+)\s*(?:=\s*(?:"([^"]*)"|'([^']*)'))?""")
 
@@ -311,7 +314,12 @@ def _html_files(raw: bytes) -> Optional[list[File]]:
         return None
     out = []
     for match in _LINK.finditer(text):
-        found = {m[1].lower(): m[2] or m[3] or "" for m in _ATTRIBUTE.finditer(match["attributes"])}
+        # not a matter of the pattern: with one link begun after the other it would look for minutes
+        end = text.find(">", match.end(), match.end() + MAX_LINK + 1)
+        if end < 0:
+            continue
+        attributes = text[match.end() : end]
+        found = {m[1].lower(): m[2] or m[3] or "" for m in _ATTRIBUTE.finditer(attributes)}
         href = html.unescape(found.get("href", "")).partition("#")[0]
         path = urlsplit(href).path
         name = unquote(path.rpartition("/")[2])

@@ -157,6 +157,7 @@ def source_file(filename: str, name: str) -> str:
         if filename.endswith(end):
             stem = filename[: -len(end)]
             for at in [match.start() for match in re.finditer("-", stem)]:
-                if normalise(stem[:at]) == name:
+                # `foo-bar-1.0` is a version of foo-bar only
+                if normalise(stem[:at]) == name and re.match(r"v?\d", stem[at + 1 :]):
                     return stem[at + 1 :]
     return ""

@@ -152,7 +152,15 @@ def admits(specifier: str, version: str) -> bool:
 
 
 def is_pre(version: str) -> bool:
-    """Whether a version is a pre-release."""
+    """Whether a version is a pre-release, however it is written: ``1.0-beta1``, ``1.0c1``."""
+    library = packaging()
+    try:
+        return bool(library.version.Version(version).is_prerelease)
+    except Exception:  # no library, or an old version scheme
+        return _pre(version)
+
+
+def _pre(version: str) -> bool:
     return re.search(r"\d(?:a|b|rc|\.?dev)\d*", version) is not None
 
 
