@@ -84,6 +84,7 @@ def _spec(env: Env, folder: str) -> dict[str, Any] | None:
     """Return a specification whose command runs in the env; ``None`` where there is none that is valid."""
     try:
         spec = json.loads(read_text(os.path.join(folder, "kernel.json")))
+        json.dumps(spec, allow_nan=False)  # no browser reads a list of kernels with NaN in it
     except (OSError, ValueError, RecursionError):
         return None
     argv = spec.get("argv") if isinstance(spec, dict) else None

@@ -229,6 +229,7 @@ def _schema(parts: list[str], path: str, name: str, good: Callable[[dict[str, An
         return True
     try:
         schema = json.loads(read_text(path, MAX_SCHEMA))
+        json.dumps(schema, allow_nan=False)  # no browser reads an answer with NaN in it
         return isinstance(schema, dict) and isinstance(schema.get("properties", {}), dict) and good(schema)
     except (OSError, ValueError, RecursionError):
         return False

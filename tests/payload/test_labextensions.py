@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from overlayspawner.payload import labextensions, labfolder
+from overlayspawner.payload import envkernels, labextensions, labfolder
 from overlayspawner.payload.labextensions import Damaged, Lab, allows, order, read, told, why_not
 from overlayspawner.payload.overlay import Env
 
@@ -271,6 +271,8 @@ def test_package_json_is_ours_and_install_json_stays_away(env: Env, tmp_path: Pa
         ("tiny", "schemas/tiny/plugin.json", "{", True, False),
         ("tiny", "schemas/tiny/plugin.json", "[]", True, False),
         ("tiny", "schemas/tiny/plugin.json", '{"properties": []}', True, False),
+        # no browser could read the answer that has the schemas of all
+        ("tiny", "schemas/tiny/plugin.json", '{"properties": {"a": {"default": NaN}}}', True, False),
         ("tiny", "schemas/other/plugin.json", "{}", True, False),
         ("tiny", "schemas/plugin.json", "{}", True, False),
         ("tiny", "static/schemas/x.json", "{}", True, False),
@@ -323,3 +325,12 @@ def test_whose_it_is_and_what_it_has_a_server_load(env: Env) -> None:
     assert labfolder.server_extensions(env, owners["tiny"]) == []
     assert labfolder.server_extensions(env, owners["@org/scoped"]) == ["a_module", "b"]
     assert labfolder.server_extensions(env, owners["told"]) == ["gone"]
+
+
+@pytest.mark.parametrize(("number", "there"), [("1", True), ("NaN", False), ("1e999", False)])
+def test_a_kernel_that_no_browser_could_read_of(env: Env, number: str, there: bool) -> None:
+    folder = Path(env.path, "share", "jupyter", "kernels", "own")
+    folder.mkdir(parents=True)
+    text = '{"argv": ["python"], "display_name": "Own", "language": "x", "metadata": {"a": %s}}'
+    (folder / "kernel.json").write_text(text % number)
+    assert ("own" in envkernels.wanted(env, ())) is there

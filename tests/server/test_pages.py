@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import threading
@@ -15,6 +16,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from overlayspawner.payload.contract import Spec
+from overlayspawner.payload.overlay import Env
 from overlayspawner.payload.server import pages
 from tests.server.conftest import EXTENSIONS, RunningServer, Start
 from tests.support.wheels import make_wheel
@@ -302,3 +304,34 @@ def test_nobody_waits_for_a_loop_that_has_ended() -> None:
         made._on_loop(lambda: done.append(2))
     assert done == [1]
     loop.close()
+
+
+def test_what_went_wrong_on_the_loop_went_wrong() -> None:
+    loop = IOLoop(make_current=False)
+    context: Any = SimpleNamespace(runtime="/none", spec=Spec())
+    made = pages.Pages(context, SimpleNamespace(io_loop=loop))
+    running = threading.Thread(target=loop.start)
+    running.start()
+    with pytest.raises(FileNotFoundError):
+        made._on_loop(lambda: os.rename("/nowhere/a", "/nowhere/b"))
+    loop.add_callback(loop.stop)
+    running.join()
+    loop.close()
+
+
+def test_a_kernel_that_could_not_be_written_is_written_later(tmp_path: Path) -> None:
+    env = Env(str(tmp_path / "env"), "3.11")
+    own = Path(env.path, "share", "jupyter", "kernels", "own")
+    own.mkdir(parents=True)
+    spec = {"argv": ["python", "-m", "own"], "display_name": "Own", "language": "own"}
+    (own / "kernel.json").write_text(json.dumps(spec))
+    (tmp_path / "runtime" / "notices").mkdir(parents=True)
+    context: Any = SimpleNamespace(runtime=str(tmp_path / "runtime"), spec=Spec(), env=env)
+    made = pages.Pages(context, SimpleNamespace(log=logging.getLogger("test")))
+    place = tmp_path / "runtime" / "share" / "jupyter" / "kernels"
+    made.refresh()
+    assert not place.exists()
+    place.mkdir(parents=True)
+    made.refresh()
+    written = json.loads((place / "own" / "kernel.json").read_text())
+    assert written["argv"] == [env.python, "-m", "own"]

@@ -110,14 +110,16 @@ class Pages:
             now = {name: item.mark for name, (_, item) in wanted.items() if name not in left}
             gone = [name for name in served if name not in now]
             if fresh or gone:
+                # what goes wrong half-way is done again the next time
+                self._served = {**served, **dict.fromkeys(fresh)}
                 self._on_loop(lambda: self._put(fresh, gone))
         finally:
             for path in fresh.values():
                 files.remove_tree(path)
         self._served = now
-        self._write_kernels()
+        complete = self._write_kernels()
         self._tell(found, left)
-        self._state = state
+        self._state = state if complete else None
         return bool(now != served)
 
     def _labs(self) -> list[Any]:
@@ -217,7 +219,8 @@ class Pages:
             raise
         return target
 
-    def _write_kernels(self) -> None:
+    def _write_kernels(self) -> bool:
+        """Write the specifications that have changed; return whether all could be written."""
         env = self._context.env
         folder = os.path.join(self._share, "kernels")
         manager = getattr(self._serverapp, "kernel_spec_manager", None)
@@ -228,11 +231,16 @@ class Pages:
         wanted = envkernels.wanted(env, taken) if env is not None else {}
         for name in [name for name in self._kernels if name not in wanted]:
             files.remove_tree(os.path.join(folder, name))
+        written: dict[str, Any] = {}
         for name, (spec, source) in wanted.items():
-            if self._kernels.get(name) != spec:
-                with contextlib.suppress(OSError):
+            try:
+                if self._kernels.get(name) != spec:
                     envkernels.write(folder, name, spec, source)
-        self._kernels = {name: spec for name, (spec, _) in wanted.items()}
+            except OSError:
+                continue  # there may be space the next time
+            written[name] = spec
+        self._kernels = written
+        return len(written) == len(wanted)
 
     def _tell(self, found: list[Found], left: dict[str, tuple[str, str]]) -> None:
         """Write the notices, as files: whoever asks for the status finds them."""
@@ -261,17 +269,23 @@ class Pages:
         Raises
         ------
         TimeoutError
-            The server is ending, or hangs.
+            The server is ending, or hangs; it is not done any more then.
+        Exception
+            What the work raised.
         """
         loop = getattr(self._serverapp, "io_loop", None)
         if loop is None:
             work()
             return
-        done = threading.Event()
+        done, late = threading.Event(), threading.Event()
+        errors: list[Exception] = []
 
         def run() -> None:
             try:
-                work()
+                if not late.is_set():
+                    work()
+            except Exception as e:
+                errors.append(e)
             finally:
                 done.set()
 
@@ -280,8 +294,11 @@ class Pages:
         while not done.wait(0.2):
             ended = self._loop_ran and not loop.asyncio_loop.is_running()
             if ended or time.monotonic() > until:  # a job must not wait for a server that is ending
+                late.set()
                 raise TimeoutError("the server's loop does not answer")
         self._loop_ran = True
+        if errors:
+            raise errors[0]
 
     def _put(self, fresh: dict[str, str], gone: list[str]) -> None:
         panel.make_known(self._serverapp, self._place)
