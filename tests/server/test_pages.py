@@ -335,3 +335,17 @@ def test_a_kernel_that_could_not_be_written_is_written_later(tmp_path: Path) -> 
     made.refresh()
     written = json.loads((place / "own" / "kernel.json").read_text())
     assert written["argv"] == [env.python, "-m", "own"]
+
+
+def test_nothing_is_deleted_on_the_loop(tmp_path: Path) -> None:
+    place = tmp_path / "share" / "jupyter" / "labextensions"
+    for name in ("tiny", "@org/mime", ".tiny"):
+        (place / name).mkdir(parents=True)
+        (place / name / "package.json").write_text(name)
+    context: Any = SimpleNamespace(runtime=str(tmp_path), spec=Spec())
+    made = pages.Pages(context, SimpleNamespace())
+    made._put({"tiny": str(place / ".tiny")}, ["@org/mime"])
+    assert (place / "tiny" / "package.json").read_text() == ".tiny"
+    assert not (place / "@org").exists()
+    # a thread does that
+    assert {path.parent.name for path in place.glob(".*/package.json")} == {".tiny+old", ".@org+mime+old"}

@@ -94,6 +94,7 @@ class Pages:
         wanted, left = self._decide(found) if found else ({}, {})
         served = dict(self._served)
         fresh: dict[str, str] = {}
+        gone: list[str] = []
         try:
             for name, (extension, item) in wanted.items():
                 if served.get(name) == item.mark:
@@ -112,9 +113,11 @@ class Pages:
             if fresh or gone:
                 # what goes wrong half-way is done again the next time
                 self._served = {**served, **dict.fromkeys(fresh)}
+                for name in [*gone, *fresh]:
+                    files.remove_tree(self._aside(name))
                 self._on_loop(lambda: self._put(fresh, gone))
         finally:
-            for path in fresh.values():
+            for path in [*fresh.values(), *map(self._aside, [*gone, *fresh])]:
                 files.remove_tree(path)
         self._served = now
         complete = self._write_kernels()
@@ -219,6 +222,9 @@ class Pages:
             raise
         return target
 
+    def _aside(self, name: str) -> str:
+        return os.path.join(self._place, f".{name.replace('/', '+')}+old")
+
     def _write_kernels(self) -> bool:
         """Write the specifications that have changed; return whether all could be written."""
         env = self._context.env
@@ -304,7 +310,9 @@ class Pages:
         panel.make_known(self._serverapp, self._place)
         for name in [*gone, *fresh]:
             target = os.path.join(self._place, name)
-            files.remove_tree(target)
+            with contextlib.suppress(FileNotFoundError):
+                # thousands of files may be in it: nobody shall wait until they are deleted
+                files.rename(target, self._aside(name))
             if name in fresh:
                 if "/" in name:
                     files.mkdir(os.path.dirname(target), 0o700)
