@@ -6,7 +6,6 @@ not bring it either.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -16,10 +15,9 @@ from typing import Any, Optional
 
 from overlayspawner.payload.catalogue import Catalogue, Project
 from overlayspawner.payload.context import Context
-from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.dists import Dist, overlay_dists
 from overlayspawner.payload.installer.versions import admits, is_pre, key
-from overlayspawner.payload.requirements import Requirements, parse
+from overlayspawner.payload.requirements import Requirements
 from overlayspawner.payload.sources import applies
 
 FRESH = 3600.0
@@ -110,16 +108,15 @@ def _asked(ctx: Context) -> Iterator[tuple[str, tuple[Dist, list[str]]]]:
     """Name, distribution and specifiers of what was asked for and came from an index."""
     overlay, env = ctx.require()
     lines = [*Requirements.read(overlay.requirements).entries()]
-    lines += [parse(line, trusted=True) for line in ctx.spec.requirements]
+    # of a line of the administrator's that is no requirement each change tells
+    lines += Requirements("\n".join(ctx.spec.requirements)).entries()
     specifiers: dict[str, list[str]] = {}
     for line in lines:
         if line.name and not line.url and applies(line):
             specifiers.setdefault(line.name, []).append(line.specifier)
-    for text in ctx.spec.constraints:
-        with contextlib.suppress(OverlayError):  # each change says so
-            limit = parse(text, trusted=True)
-            if limit.name in specifiers and applies(limit):
-                specifiers[limit.name].append(limit.specifier)
+    for limit in Requirements("\n".join(ctx.spec.constraints)).entries():
+        if limit.name in specifiers and applies(limit):
+            specifiers[limit.name].append(limit.specifier)
     for name, dist in overlay_dists(env).items():
         # what came from a URL or a folder has another history than what an index has under this name
         if name in specifiers and dist.read("direct_url.json") is None:

@@ -225,7 +225,9 @@ def test_what_the_administrator_asked_for(ctx: Context, finder: Finder) -> None:
     told = {p["name"]: (p["requested"], p["administrator"]) for p in dists.packages(ctx)}
     assert (told["tinytree"], told["tinyscript"]) == ((False, True), (True, False))
     assert finder.updates()["updates"] == []
-    ctx.spec.requirements = ["tinytree"]
+    # of one that is no requirement the next change tells
+    ctx.spec.requirements = ["tinytree", "no requirement at all"]
+    assert {p["name"] for p in dists.packages(ctx) if p["administrator"]} == {"tinytree"}
     assert finder.updates()["updates"] == [{"name": "tinytree", "version": "1.0", "newest": "2.0"}]
 
 
