@@ -16,8 +16,8 @@ _HEAD = "# Made by docs/generate.py out of the settings of OverlayKubeSpawner. D
 _PAGE = """# Values of the Helm chart
 
 See [Kubernetes](../how-to/kubernetes.md) for how to use them. The chart refuses other names and types. `null`
-stands for the default everywhere. All that a setting does is in [Settings](settings.md), under the name in the
-last column.
+stands for the default everywhere. What a setting does in full is in [Settings](settings.md), under the
+name in the last column.
 
 ## `global.overlayspawner`
 
