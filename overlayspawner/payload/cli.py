@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from overlayspawner.payload import (
     cli_changes,
@@ -53,6 +53,42 @@ ALIASES = {
 """What other tools call our commands."""
 
 
+_OF_OTHERS = {
+    "-U": "To bring packages to newer versions: overlay upgrade NAME",
+    "--upgrade": "To bring packages to newer versions: overlay upgrade NAME",
+    "-y": "Leave it out: only `overlay reset` asks, and has --yes.",
+    "--yes": "Leave it out: only `overlay reset` asks.",
+    "--user": "Leave it out: packages go into your overlay, which is yours alone.",
+}
+"""Options of pip that people try, and what to do instead."""
+
+
+class _Usage(Exception):
+    """A command line that can't be understood."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.parser = parser
+        self.hint = hint
+
+    def tell(self, in_json: bool) -> int:
+        """Print what is wrong, and return the exit code."""
+        if in_json:
+            hint = self.hint or f"`{self.parser.prog} --help` tells more."
+            cli_output.as_json(OverlayError("bad-request", f"{self}.", hint).to_dict())
+        else:
+            self.parser.print_usage(sys.stderr)
+            print(f"{self.parser.prog}: error: {cli_output.printable(str(self))}", file=sys.stderr)
+            if self.hint:
+                print(self.hint, file=sys.stderr)
+        return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(self, message)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``overlay`` and return its exit code.
 
@@ -75,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OverlayError as e:
         cli_output.complain(e, options.json)
         return 2 if e.code in USAGE_CODES else 1
+    except _Usage as e:
+        in_json = "--json" in words[: words.index("run") if "run" in words else None]
+        return e.tell(in_json)
     except KeyboardInterrupt as e:
         cause = e.__cause__ if isinstance(e.__cause__, OverlayError) else OverlayError("cancelled")
         cli_output.complain(cause, options.json)
@@ -94,7 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(words: list[str]) -> argparse.Namespace:
-    """Take a command line apart; what is no command ends the process, as argparse does."""
+    """Take a command line apart.
+
+    Raises
+    ------
+    _Usage
+        It can't be understood.
+    """
     parser = _parser()
     verbs = commands(parser)
     at = _first(words, parser)
@@ -102,13 +147,16 @@ def _read(words: list[str]) -> argparse.Namespace:
         parser.print_help()
         parser.exit(0)
     if at < len(words) and words[at] not in verbs:
-        parser.error(_unknown(words[at], list(verbs)))
+        raise _Usage(parser, *_unknown(words[at], list(verbs)))
     handed_on: list[str] = []
     if words[at : at + 1] == ["run"]:
         # its own words are no options of ours
         at += 1 + _first(words[at + 1 :], verbs["run"])
         words, handed_on = words[:at], words[at:]
-    options = parser.parse_args(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        hint = next((_OF_OTHERS[word] for word in unknown if word in _OF_OTHERS), "")
+        raise _Usage(verbs.get(options.verb, parser), f"unrecognized arguments: {' '.join(unknown)}", hint)
     if handed_on or options.verb == "run":
         options.command = handed_on[1:] if handed_on[:1] == ["--"] else handed_on
     return options
@@ -123,12 +171,12 @@ def _first(words: Sequence[str], parser: argparse.ArgumentParser) -> int:
     return min(at, len(words))
 
 
-def _unknown(word: str, verbs: list[str]) -> str:
+def _unknown(word: str, verbs: list[str]) -> tuple[str, str]:
     import difflib
 
     near = [ALIASES[word]] if word in ALIASES else difflib.get_close_matches(word, verbs, 1, 0.6)
     hint = f"Did you mean: overlay {near[0]}" if near else "`overlay --help` lists the commands"
-    return f"there is no command {cli_output.printable(word)!r}. {hint}"
+    return f"there is no command {cli_output.printable(word)!r}", hint
 
 
 def _bug(error: Exception) -> OverlayError:
@@ -152,7 +200,7 @@ def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="overlay",
         description="Manage the Python packages you have on top of your server's image.",
         epilog="`overlay COMMAND --help` tells more, with examples. Exit codes: 0 done, 1 failed and nothing"

@@ -360,6 +360,12 @@ def interruptible() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
+def is_note(event: dict[str, Any]) -> bool:
+    """Whether an event is something that the user should know: no line of a tool, and not how far it is."""
+    about_one = event.get("package") and "packages" not in event
+    return bool(event.get("phase") == "done" or (event.get("phase") == "resolving" and about_one))
+
+
 def _can_ask(options: argparse.Namespace) -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty() and not options.json
 
@@ -408,7 +414,10 @@ def _run(
     from overlayspawner.payload import actions
 
     context = cli_context.of(
-        options, create=action not in ("reset", "undo"), missing=action == "reset"
+        options,
+        create=action not in ("reset", "undo"),
+        missing=action == "reset",
+        begin=action in ("install", "import"),
     ).for_changes()
     context.spec.constraints = [*context.spec.constraints, *constraints]
     show = cli_output.progress(options.json or options.quiet)
@@ -418,8 +427,7 @@ def _run(
         show(event)
         if plans is not None and event.get("plan"):
             plans.append(event["plan"])
-        # about one package, and no line of a tool: something that the user should know
-        if event.get("phase") == "done" or (event.get("phase") == "resolving" and event.get("package")):
+        if is_note(event):
             notes.append(str(event.get("message")))
 
     with interruptible() as cancel:

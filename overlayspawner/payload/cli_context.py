@@ -11,13 +11,21 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import KINDS, RUNTIME_ENV, OverlayError, Spec
 
 
-def of(options: argparse.Namespace, *, create: bool = False, missing: bool = False) -> Context:
+def of(
+    options: argparse.Namespace, *, create: bool = False, missing: bool = False, begin: bool = False
+) -> Context:
     """Return :func:`find` for the options that all commands have."""
-    return find(options.runtime, chosen=options.overlay, create=create, missing=missing)
+    return find(options.runtime, chosen=options.overlay, create=create, missing=missing, begin=begin)
 
 
 def find(
-    runtime: str = "", *, chosen: str = "", kind: str = "", create: bool = False, missing: bool = False
+    runtime: str = "",
+    *,
+    chosen: str = "",
+    kind: str = "",
+    create: bool = False,
+    missing: bool = False,
+    begin: bool = False,
 ) -> Context:
     """Return the context to look at, or to change, the overlay with.
 
@@ -33,6 +41,8 @@ def find(
         Make an overlay where there is none (to install into it).
     missing:
         A context without an overlay is fine too.
+    begin:
+        A chosen overlay may be a new one. Elsewhere a name that is mistyped is an error.
 
     Raises
     ------
@@ -47,7 +57,7 @@ def find(
         except (OSError, ValueError, KeyError, TypeError):
             pass  # the server that made it is gone
     if context is None or chosen:
-        context = _look(context, chosen, kind, create)
+        context = _look(context, chosen, kind, create, begin)
     if not missing:
         _require(context.for_changes())
     return context
@@ -75,12 +85,7 @@ def _require(context: Context) -> None:
             status=409,
         )
     if overlay is None:
-        raise OverlayError(
-            "no-overlay",
-            f"There is no overlay in {overlay_path(context.spec, context.home)} yet.",
-            "`overlay create` makes one, and so does `overlay install`.",
-            status=409,
-        )
+        raise _none_yet(overlay_path(context.spec, context.home))
     env = overlay.env(context.base)
     if not os.path.lexists(env.path):
         raise OverlayError(
@@ -97,7 +102,16 @@ def _require(context: Context) -> None:
     )
 
 
-def _look(server: Context | None, chosen: str, kind: str, create: bool) -> Context:
+def _none_yet(path: str) -> OverlayError:
+    return OverlayError(
+        "no-overlay",
+        f"There is no overlay in {path} yet.",
+        "`overlay create` makes one, and so does `overlay install`.",
+        status=409,
+    )
+
+
+def _look(server: Context | None, chosen: str, kind: str, create: bool, begin: bool) -> Context:
     """Find the overlay of this user without a server: in a hand-started container, on a plain machine.
 
     Also another overlay than the server's: it keeps the hub's rules then.
@@ -155,6 +169,10 @@ def _look(server: Context | None, chosen: str, kind: str, create: bool) -> Conte
         # its env lives and dies with a server; without one there is nothing to change
         context.overlay = overlay if os.path.isdir(overlay.path) else None
         return context
+    if "/" in chosen:
+        _check_place(path)
+    if chosen and not begin and not os.path.isdir(path):
+        raise _none_yet(path)
     if create:
         try:
             overlay.create(base)
@@ -221,6 +239,34 @@ def _choose(spec: Spec, chosen: str) -> None:
             "Names are letters, digits, dots, dashes and underscores; a path has a slash in it.",
         )
     spec.name = chosen
+
+
+_NOBODYS = frozenset(
+    {"lost+found", "requirements.txt", ".lock", "starts.json", "next-start.json", "swap.json"}
+)
+"""What may lie where an overlay is made."""
+
+
+def _check_place(path: str) -> None:
+    """Refuse a directory of other things: an overlay's files would lie among them, and a reset move them.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request``.
+    """
+    try:
+        names = set(os.listdir(path))
+    except NotADirectoryError:
+        raise OverlayError("bad-request", f"{path} is a file.", "Name a new directory.") from None
+    except OSError:
+        return  # what it is not there for, or can't be read for, is said elsewhere
+    if not (names - _NOBODYS) or {"envs", "revisions"} <= names:
+        return
+    if not kind_of(path):
+        raise OverlayError(
+            "bad-request", f"{path} is not an overlay, but holds other things.", "Name a new directory."
+        )
 
 
 def _on_a_volume(path: str, home: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -38,19 +37,19 @@ def add(verb: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from overlayspawner.payload import export_facts, files
+    from overlayspawner.payload import export_facts
     from overlayspawner.payload.export import export
 
     facts = export_facts.read(cli_context.of(options).for_changes())
     made = export(facts, options.format, pinned=options.pinned)
     content = str(made["content"])
-    if options.output:
-        # where a link leads, not in its place
-        files.write_atomic(os.path.realpath(options.output), content)
+    to_file = options.output not in ("", "-")
+    if to_file:
+        cli_output.write(options.output, content)
     if options.json:
         cli_output.as_json(made)
         return 0
-    if not options.output:
+    if not to_file:
         sys.stdout.write(content)
         sys.stdout.flush()
     if options.quiet:

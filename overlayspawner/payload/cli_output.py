@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,25 @@ def lines(texts: Sequence[str]) -> None:
     """Print lines."""
     for text in texts:
         print(printable(text))
+
+
+def write(path: str, data: str | bytes, mode: int = 0o644) -> None:
+    """Write a file that was named.
+
+    Raises
+    ------
+    OverlayError
+        ``bad-request`` for a place where no file can be; ``disk-full``, ``read-only`` and others.
+    """
+    from overlayspawner.payload import files
+    from overlayspawner.payload.lease import storage_error
+
+    try:
+        files.write_named(path, data, mode)
+    except OSError as e:
+        wrong = e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+        code = "bad-request" if wrong else storage_error(e).code
+        raise OverlayError(code, f"{path} can't be written: {e.strerror}.") from e
 
 
 def printable(text: str) -> str:

@@ -107,6 +107,8 @@ def _run(options: argparse.Namespace) -> int:
     path = words[0] if "/" in words[0] else shutil.which(words[0], path=environ["PATH"])
     if path is None or not os.path.exists(path):
         print(f"overlay: {cli_output.printable(words[0])}: there is no such program.", file=sys.stderr)
+        if words[0].endswith(".py") and os.path.isfile(words[0]):
+            print(cli_output.printable(f"Say what runs it: overlay run python {words[0]}"), file=sys.stderr)
         return NOT_FOUND
     argv = [path, *words[1:]]
     if runs_on_base(context, path):
@@ -124,8 +126,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _pyz(options: argparse.Namespace) -> int:
-    from overlayspawner.payload import bootstrap, files
-    from overlayspawner.payload.lease import storage_error
+    from overlayspawner.payload import bootstrap
 
     source = bootstrap._payload()
     if os.path.isdir(source):
@@ -138,13 +139,10 @@ def _pyz(options: argparse.Namespace) -> int:
         data = f.read()
     if not data.startswith(b"#!"):
         data = b"#!/usr/bin/env python3\n" + data
-    path = os.path.realpath(options.file)
+    path = os.path.abspath(options.file)
     if os.path.isdir(path):
         path = os.path.join(path, "overlay.pyz")
-    try:
-        files.write_atomic(path, data, 0o755)
-    except OSError as e:
-        raise storage_error(e) from e
+    cli_output.write(path, data, 0o755)
     if options.json:
         cli_output.as_json({"file": path, "bytes": len(data)})
     elif not options.quiet:
@@ -156,7 +154,9 @@ def _create(options: argparse.Namespace) -> int:
     chosen = options.name or options.overlay
     if options.name and options.overlay:
         raise OverlayError("bad-request", "The overlay is named twice.")
-    before = cli_context.find(options.runtime, chosen=chosen, kind=options.kind or "", missing=True)
+    before = cli_context.find(
+        options.runtime, chosen=chosen, kind=options.kind or "", missing=True, begin=True
+    )
     overlay, kind = before.overlay, options.kind
     if overlay is not None and kind and kind != (cli_context.kind_of(overlay.path) or kind):
         raise OverlayError(
@@ -167,7 +167,7 @@ def _create(options: argparse.Namespace) -> int:
     created = before.for_changes().env is None
     context = before
     if created:
-        context = cli_context.find(options.runtime, chosen=chosen, kind=kind or "", create=True)
+        context = cli_context.find(options.runtime, chosen=chosen, kind=kind or "", create=True, begin=True)
     made, env = context.for_changes().require()
     if options.json:
         cli_output.as_json(

@@ -31,7 +31,8 @@ for word in "$@"; do
     -p | --prefix) [ "$word" = "$root" ] || elsewhere=1 ;;
     *) case $word in
         -h | --help | -d | --dry-run) exit 0 ;;
-        --name=* | --prefix=*) elsewhere=1 ;;
+        -nbase | -nroot | --name=base | --name=root) elsewhere= ;;
+        -n?* | -p?* | --name=* | --prefix=*) elsewhere=1 ;;
         -*) ;;
         *) verb=${verb:-$word} ;;
         esac ;;

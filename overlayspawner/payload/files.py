@@ -106,6 +106,41 @@ def write_atomic(path: str, data: str | bytes, mode: int = 0o644, *, sync: bool 
         raise
 
 
+def write_named(path: str, data: str | bytes, mode: int = 0o644) -> None:
+    """Write what a user named on the command line, which may be anything.
+
+    A pipe or a device is written to, never replaced; a link leads to the file; a file that is there keeps its
+    permissions (but gets those to run it that ``mode`` has).
+
+    Raises
+    ------
+    OSError
+        With the path that was named.
+    """
+    import errno
+    import stat
+
+    try:
+        there = os.stat(path).st_mode if os.path.exists(path) else None
+        if there is not None and stat.S_ISDIR(there):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if there is not None and not stat.S_ISREG(there):
+            with open(path, "wb") as f:
+                f.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+            return
+        real = os.path.realpath(path)
+        if there is not None:
+            mode = stat.S_IMODE(there) | (mode & 0o111)
+        tmp = write_temp(real, data, mode, exact=there is not None)
+        try:
+            rename(tmp, real)
+        except BaseException:
+            discard(tmp)
+            raise
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, path) from e
+
+
 def write_temp(
     path: str, data: str | bytes, mode: int = 0o644, *, sync: bool = True, exact: bool = False
 ) -> str:

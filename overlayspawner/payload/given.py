@@ -67,7 +67,10 @@ def read(
         it and can't be followed.
     """
     out = Given()
-    out.requirements += [_project(word, home) if _is_project(word) else parse(word) for word in words]
+    for word in words:
+        if word.startswith(("./", "../", "/", "~/")) and not _is_there(word):
+            raise OverlayError("bad-requirement", f"There is no file or directory {word}.")
+        out.requirements.append(_project(word, home) if _is_project(word) else parse(word))
     out.requirements += [_editable(text, home) for text in editables]
     for path in files:
         _file(out, path, [], home)
@@ -111,6 +114,11 @@ def _group(out: Given, path: str, group: str, home: str) -> None:
     out.requirements += found.wanted
 
 
+def _is_there(word: str) -> bool:
+    match = _EXTRAS.match(word)
+    return any(os.path.exists(os.path.expanduser(path)) for path in (word, match["path"] if match else word))
+
+
 def _is_project(word: str) -> bool:
     """Whether a word is the path of a directory, as pip tells it: it has a slash or is a dot."""
     match = _EXTRAS.match(word)
@@ -139,8 +147,15 @@ def _editable(text: str, home: str) -> Requirement:
     return parse(f"-e file://{source_files.portable(path, home)}#egg={_name(path)}{extras}", trusted=True)
 
 
+_OF_PROJECTS = ("pyproject.toml", "setup.cfg", "setup.py")
+
+
 def _name(path: str) -> str:
     name = source_files.project_name(path)
+    if not name and not any(os.path.isfile(os.path.join(path, file)) for file in _OF_PROJECTS):
+        raise OverlayError(
+            "bad-request", f"There is no project in {path}: no pyproject.toml, setup.cfg or setup.py."
+        )
     if not name:
         raise OverlayError(
             "bad-request",

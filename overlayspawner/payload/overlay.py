@@ -215,9 +215,9 @@ class Overlay:
     def describe(self) -> None:
         """Write the files of an overlay that holds nothing yet; its directory exists."""
         data = {"schema": SCHEMA_VERSION, "name": self.name, "kind": self.kind, "lifetime": self.lifetime}
-        files.write_atomic(os.path.join(self.path, "README.md"), _README, sync=False)
-        if not os.path.lexists(self.requirements):
-            files.write_atomic(self.requirements, "", sync=False)
+        for path, text in ((os.path.join(self.path, "README.md"), _README), (self.requirements, "")):
+            if not os.path.lexists(path):  # an administrator's or a user's path may hold files of theirs
+                files.write_atomic(path, text, sync=False)
         files.write_atomic(self.metadata, jsontext.dumps(data) + "\n", sync=False)
 
 

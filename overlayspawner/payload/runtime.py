@@ -217,7 +217,7 @@ def _write_tool(context: Context, tool: str, plain: str, names: tuple[str, ...])
     text = (
         "#!/bin/sh\n"
         f"# Made by overlayspawner: {tool}; what it changes in this overlay is recorded.\n"
-        f'if [ -z "${WRAPPED}" ] && [ -r {payload} ]; then\n'
+        f'if [ -z "${WRAPPED}" ] && [ -f {payload} ] && [ -s {payload} ] && [ -r {payload} ]; then\n'
         '    for word in "$@"; do\n'
         "        case $word in install|uninstall|sync)\n"
         f"            exec {shell_quote(context.base.executable)} -I {payload} wrap"

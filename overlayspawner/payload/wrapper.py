@@ -275,7 +275,7 @@ def _install(ctx: Context, command: asked.Command, argv: Sequence[str]) -> int:
     notes: list[str] = []
 
     def tell(event: dict[str, Any]) -> None:
-        if event.get("phase") == "resolving" and event.get("package"):
+        if event.get("phase") == "resolving" and event.get("package") and "packages" not in event:
             notes.append(str(event["message"]))
 
     try:

@@ -205,11 +205,35 @@ def test_help(overlay: Overlay) -> None:
     ("word", "meant"), [("instal", "install"), ("rm", "uninstall"), ("histroy", "history"), ("qqq", "--help")]
 )
 def test_a_command_that_is_not_there(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([word], ["--json", "-n", "list", word, "x"]):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(words)
-        assert ended.value.code == 2
-        assert re.search(rf"overlay {meant}\b", capsys.readouterr().err)
+    assert cli.main([word]) == 2
+    assert re.search(rf"overlay {meant}\b", capsys.readouterr().err)
+    assert cli.main(["--json", "-n", "list", word, "x"]) == 2
+    shown = capsys.readouterr()
+    assert re.search(rf"overlay {meant}\b", json.loads(shown.out)["hint"]) and not shown.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "--bogus"],
+        ["list", "--scope", "x"],
+        ["undo", "x"],
+        ["search"],
+        ["install", "-U", "x"],
+        ["run", "-x"],
+        ["completion", "powershell"],
+    ],
+)
+def test_a_mistake_in_a_command_is_a_document_too(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--json", *words]) == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["code"] == "bad-request" and not shown.err
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"usage: overlay {words[0]} ") and not shown.out
+    assert ("overlay upgrade NAME" in shown.err) is ("-U" in words)
 
 
 def test_tables_fit_the_terminal(
@@ -307,3 +331,95 @@ def test_bash_completes(used_home: Path, environ: dict[str, str], pyz: str, tmp_
         timeout=120,
     )
     assert (done.stdout.splitlines(), done.stderr) == (list(lines.values()), "")
+
+
+# -- files that are named -----------------------------------------------------------------------------
+
+
+def test_a_pipe_is_written_to_and_a_file_keeps_its_permissions(used: Overlay, tmp_path: Path) -> None:
+    """A device was replaced by a file: as root, ``-o /dev/null`` took that away from all programs."""
+    for command, runs in ((["export", "-q", "-o"], 0), (["pyz", "-q"], 0o111)):
+        plain, pipe = tmp_path / "plain", tmp_path / f"pipe-{command[0]}"
+        plain.write_text("old")
+        plain.chmod(0o600)
+        assert used(*command, "plain").returncode == 0
+        assert plain.stat().st_mode & 0o777 == 0o600 | runs
+        os.mkfifo(pipe)
+        with (tmp_path / "got").open("wb") as got:
+            reader = subprocess.Popen(["cat", str(pipe)], stdout=got)
+        done = used(*command, pipe.name)
+        if not pipe.is_fifo():
+            reader.kill()
+        reader.wait()
+        assert done.returncode == 0 and pipe.is_fifo()
+        assert (tmp_path / "got").read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.parametrize("command", [["export", "-o"], ["pyz"]])
+def test_where_no_file_can_be(used: Overlay, tmp_path: Path, command: list[str]) -> None:
+    done = used(*command, "no/where")
+    assert done.returncode == 2
+    assert "no/where can't be written: No such file or directory. [bad-request]" in done.stderr
+    if command[0] == "export":
+        assert "is a directory. [bad-request]" in used(*command, ".").stderr.lower()
+        assert used("export", "-q").stdout == used("export", "-q", "-o", "-").stdout
+    assert list(tmp_path.glob("**/*.tmp")) == []
+
+
+# -- names that are mistyped --------------------------------------------------------------------------
+
+
+def test_a_mistyped_name_makes_no_overlay(used: Overlay, used_home: Path) -> None:
+    for words in (["list"], ["uninstall", "x"], ["reset", "--yes"], ["sync"], ["safe"]):
+        done = used("-n", "teeching", *words)
+        assert done.returncode == 1 and "[no-overlay]" in done.stderr, words
+    assert "teeching" not in os.listdir(used_home / ".overlay")
+
+
+def test_a_directory_of_other_things_is_no_place_for_an_overlay(overlay: Overlay, tmp_path: Path) -> None:
+    """Its README was written over, and a reset moved all of it."""
+    project = tmp_path / "project"
+    (project / "envs").mkdir(parents=True)
+    (project / "README.md").write_text("mine")
+    for words in (
+        ["create", "./project"],
+        ["-n", "./project", "install", "tinydata"],
+        ["-n", "./project", "reset", "--yes"],
+    ):
+        done = overlay(*words)
+        assert done.returncode == 2 and "holds other things" in done.stderr
+    assert sorted(p.name for p in tmp_path.glob("project*/*")) == ["README.md", "envs"]
+    assert (project / "README.md").read_text() == "mine"
+    assert "project/README.md is a file" in overlay("create", "./project/README.md").stderr
+    (tmp_path / "volume" / "lost+found").mkdir(parents=True)
+    assert overlay("create", "./volume").returncode == 0
+    assert overlay("-n", "./volume", "list").returncode == 0
+
+
+def test_a_path_that_the_hub_names_keeps_the_users_files(
+    open_overlay: Callable[..., Context], home: Path
+) -> None:
+    (home / "mine").mkdir()
+    (home / "mine" / "README.md").write_text("mine")
+    assert open_overlay(path="mine").env is not None
+    assert (home / "mine" / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("install", "./nope-1.0-py3-none-any.whl"), "There is no file or directory ./nope"),
+        (("install", "."), "There is no project in "),
+        (("run", "mine.py"), "overlay run python mine.py"),
+    ],
+)
+def test_words_for_what_is_tried(used: Overlay, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    (tmp_path / "mine.py").write_text("")
+    assert said in used(*words).stderr
+
+
+def test_only_what_is_to_be_known_is_printed(overlay: Overlay) -> None:
+    """A package that uv had already was announced by a line about its preparation."""
+    overlay("install", "tinydata")
+    overlay("uninstall", "tinydata")
+    assert overlay("install", "tinydata").stdout == "Installed tinydata 1.0.\n"

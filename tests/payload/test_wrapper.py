@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from overlayspawner.payload import adopt, asked, lockfile, merge, revisions
+from overlayspawner.payload import adopt, asked, lockfile, merge, revisions, runtime
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.dists import overlay_dists
 from overlayspawner.payload.lease import acquire, holder
@@ -258,6 +258,25 @@ def test_only_what_may_change_something_takes_the_way_through_our_python(ctx: Co
     os.unlink(os.path.join(ctx.runtime, "server.json"))
     assert tool(ctx, "pip", "list") == "plain list\n"
     assert tool(ctx, "pip", "install", "x", OVERLAYSPAWNER_WRAPPED="1") == "plain install x\n"
+
+
+@pytest.mark.parametrize("payload", ["gone", "empty", "folder"])
+def test_without_our_payload_the_tool_works(ctx: Context, tmp_path: Path, payload: str) -> None:
+    """An empty file ended well, with nothing installed."""
+    path = tmp_path / "overlay.pyz"
+    ctx.payload = str(path)
+    path.write_text("not yet")
+    plain = Path(ctx.runtime, "plain", "pip")
+    runtime.write_commands(ctx, {"PATH": os.environ["PATH"]})
+    plain.unlink()
+    plain.write_text('#!/bin/sh\necho plain "$@"\n')
+    plain.chmod(0o755)
+    path.unlink()
+    if payload == "empty":
+        path.touch()
+    elif payload == "folder":
+        path.mkdir()
+    assert tool(ctx, "pip", "install", "x") == "plain install x\n"
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ def pip_wheel() -> str:
         ("install -n mine numpy", False),
         ("create -n mine install", False),
         ("install --prefix=/home/x/env numpy", False),
+        ("install -nmine numpy", False),
+        ("install -p/home/x/env numpy", False),
+        ("install --name=base numpy", True),
         ("install --help", False),
     ],
 )

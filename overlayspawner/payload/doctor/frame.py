@@ -265,7 +265,8 @@ def kept(ctx: Context, overlay: Overlay, env: Env) -> Check:
         return check(
             "kept", False, f"The replaced files of {count} changes are kept; {space.KEEP} would do.", FIX
         )
-    return check("kept", True, f"The replaced files of {count} changes are kept for undoing.")
+    changes = "1 change" if count == 1 else f"{count} changes"
+    return check("kept", True, f"The replaced files of {changes} are kept for undoing.")
 
 
 def mend_kept(ctx: Context, overlay: Overlay, env: Env, held: lease.Lease) -> list[str]:
