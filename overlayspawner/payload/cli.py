@@ -143,7 +143,13 @@ def _read(words: list[str]) -> argparse.Namespace:
     parser = _parser()
     verbs = commands(parser)
     at = _first(words, parser)
+    if words[at : at + 1] == ["help"]:
+        words = [*words[:at], *words[at + 1 : at + 2], "--help"]
+        at = _first(words, parser)
     if at == len(words) and not {"-h", "--help"} & set(words):
+        unknown = parser.parse_known_args(words)[1]
+        if unknown:
+            raise _Usage(parser, f"unrecognized arguments: {' '.join(unknown)}")
         parser.print_help()
         parser.exit(0)
     if at < len(words) and words[at] not in verbs:

@@ -194,7 +194,9 @@ def test_for_another_image_it_says_what_to_do(overlay: Overlay, home: Path) -> N
 def test_help(overlay: Overlay) -> None:
     plain = overlay()
     assert plain.returncode == 0 and plain.stdout.startswith("usage: overlay") and plain.stderr == ""
-    assert overlay("--help").stdout == plain.stdout
+    assert overlay("--help").stdout == overlay("help").stdout == plain.stdout
+    assert overlay("help", "list").stdout == overlay("list", "--help").stdout
+    assert overlay("--bogus").returncode == 2
     for name, parser in cli.commands(cli._parser()).items():
         text = parser.format_help()
         assert "Examples:\n" in text, name
