@@ -58,7 +58,8 @@ def main(argv: Sequence[str]) -> int:
         words = wrapper_words.without_user(words)
         plain, command = [plain[0], *words], asked.read([tool, *words])
     if not command.aims_here(os.environ, ctx.env.path):
-        return _become(plain)
+        # a dry run asks the index that the installation would ask: another may know that name too
+        return _become(plain, _index(ctx, tool) if "--dry-run" in command.options else None)
     try:
         _refuse(ctx, command)
     except OverlayError as e:
@@ -99,8 +100,8 @@ def _context(runtime: str) -> Optional[Context]:
         return None  # the server that made it is gone: the tool works without us
 
 
-def _become(argv: Sequence[str]) -> int:
-    env = {**os.environ, WRAPPED: "1"}
+def _become(argv: Sequence[str], variables: Optional[dict[str, str]] = None) -> int:
+    env = {**os.environ, WRAPPED: "1", **(variables or {})}
     try:
         os.execve(argv[0], list(argv), env)  # noqa: S606
     except OSError as e:
@@ -162,19 +163,28 @@ def _environ(ctx: Context, command: asked.Command, report: str) -> dict[str, str
         if constraint:
             environ.setdefault("UV_CONSTRAINT", constraint)
     if command.verb != "uninstall":
-        # the hub's index instead of the image's files of settings; a user's variable or option goes before
-        first, more = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
-        if command.tool == "uv":
-            first, more = ("UV_DEFAULT_INDEX", "UV_INDEX")
-        if ctx.spec.index_url and "UV_INDEX_URL" not in environ:
-            environ.setdefault(first, ctx.spec.index_url)
-        if ctx.spec.extra_index_urls:
-            environ.setdefault(more, " ".join(ctx.spec.extra_index_urls))
+        environ.update(_index(ctx, command.tool))
     if command.verb != "uninstall" and (ctx.spec.only_binary or ctx.spec.exclude_newer):
         from overlayspawner.payload import wrapper_limits
 
         environ.update(wrapper_limits.variables(ctx, command))
     return environ
+
+
+def _index(ctx: Context, tool: str) -> dict[str, str]:
+    """Return variables for the hub's index instead of the image's files of settings.
+
+    A user's variable or option goes before.
+    """
+    first, more = (
+        ("UV_DEFAULT_INDEX", "UV_INDEX") if tool == "uv" else ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+    )
+    wanted = {}
+    if ctx.spec.index_url and not (tool == "uv" and "UV_INDEX_URL" in os.environ):
+        wanted[first] = ctx.spec.index_url
+    if ctx.spec.extra_index_urls:
+        wanted[more] = " ".join(ctx.spec.extra_index_urls)
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def _pip_reports(ctx: Context) -> bool:

@@ -78,7 +78,12 @@ def test_the_hubs_index_is_that_of_pip_and_uv(
 ) -> None:
     """They would ask the public one, which may have something else under that name."""
     monkeypatch.delenv("PIP_INDEX_URL")
-    for command in (["pip", "install", "tinydata"], ["uv", "pip", "install", "--no-deps", "tinymany"]):
+    for command in (
+        ["pip", "install", "--dry-run", "tinyscript"],
+        ["uv", "pip", "install", "--dry-run", "tinyscript"],
+        ["pip", "install", "tinydata"],
+        ["uv", "pip", "install", "--no-deps", "tinymany"],
+    ):
         seen = len(index.requests)
         tool(ctx, *command)
         assert len(index.requests) > seen, command
