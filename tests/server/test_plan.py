@@ -17,7 +17,7 @@ import pytest
 from overlayspawner.payload import planning
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import OverlayError
-from overlayspawner.payload.server import service
+from overlayspawner.payload.server import service, tidying
 from tests.server.conftest import TOKEN, RunningServer, Start
 from tests.server.test_bad_requests import BAD_BODIES, refused
 from tests.server.test_guards import import_path
@@ -37,6 +37,13 @@ def ask(server: RunningServer, **body: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def something_installed(server: RunningServer) -> None:
     server.install("tinyleaf==1.0", "tinydata")
+    # a moment after a change the server measures what is there, and writes that down
+    since, last = time.monotonic(), server.snapshot()
+    while time.monotonic() - since < 2 * tidying.DELAY:
+        time.sleep(0.2)
+        now = server.snapshot()
+        if now != last:
+            since, last = time.monotonic(), now
 
 
 @pytest.fixture(autouse=True)
