@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.support.hub import RunningHub
 from tests.support.index import LocalIndex
-from tests.support.lab import MAP, Notebook, Packages, Pages, red
+from tests.support.lab import MAP, Notebook, Packages, Pages, open_panel, red
 
 pytestmark = [pytest.mark.engine, pytest.mark.browser, pytest.mark.network, pytest.mark.slow]
 
@@ -42,6 +42,7 @@ def test_a_map(docker_hub: RunningHub, pages: Pages, picture: Callable[[Page | L
     # kernels have it at once, the page after it was loaded again: that is what the button is for
     with page.expect_navigation():
         packages.button("Reload the page for its widgets").click()
+    open_panel(page, docker_hub, "mapper")  # without the notebook that a reloaded page brings back
     map_ = Notebook(page).run(MAP.strip()).locator(".leaflet-container")
     expect(map_.locator("path.leaflet-interactive")).to_be_visible(timeout=60_000)
     assert red(map_) > 5000, "the rectangle on the map is not to be seen"
