@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +20,7 @@ from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import CODES, SPEC_ENV, Spec
 from overlayspawner.payload.probe import probe
 from tests.support.index import LocalIndex
+from tests.support.tty import on_a_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -283,25 +281,11 @@ def test_quiet_in_a_pipe_and_progress_in_a_terminal(
 ) -> None:
     piped = overlay("install", "tinyleaf")
     assert piped.stderr == "" and piped.stdout == "Installed tinyleaf 2.0.\n"
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    command = [sys.executable, "-I", pyz, "cli", "install", "tinytree"]
-    process = subprocess.Popen(command, env=environ, stdout=slave, stderr=slave, stdin=slave)
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(master, 4096)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(master)
-    assert process.wait(60) == 0
-    assert b"\r\x1b[J" in shown and b"Installed tinytree 2.0." in shown
-    lines = re.split(rb"\r(?:\x1b\[\d+A)?\x1b\[J|\r\n", shown)
-    assert max(len(line.decode()) for line in lines) <= 60
+    rc, shown = on_a_terminal([sys.executable, "-I", pyz, "cli", "install", "tinytree"], environ, columns=60)
+    assert rc == 0
+    assert "\r\x1b[J" in shown and "Installed tinytree 2.0." in shown
+    lines = re.split(r"\r(?:\x1b\[\d+A)?\x1b\[J|\r\n", shown)
+    assert max(len(line) for line in lines) <= 60
 
 
 def test_a_reader_that_has_enough(overlay: Overlay, environ: dict[str, str], pyz: str) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from overlayspawner.payload import cli
 from overlayspawner.payload.context import Context
 from overlayspawner.payload.contract import SPEC_ENV, Spec
 from tests.support.index import LocalIndex
+from tests.support.tty import on_a_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -35,25 +32,6 @@ def used(overlay: Overlay, used_home: Path) -> Overlay:
         return overlay(*argv, **{"HOME": str(used_home), **extra})
 
     return run
-
-
-def on_a_terminal(argv: list[str], env: dict[str, str], columns: int = 80) -> tuple[int, str]:
-    """Return exit code and output of a command on a terminal of that width."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = subprocess.Popen(argv, env=env, stdin=slave, stdout=slave, stderr=slave)
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(master, 4096)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(master)
-    return process.wait(60), shown.decode()
 
 
 # -- run ----------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.server.conftest import RunningServer
 from tests.server.test_bad_requests import refused
 from tests.server.test_openapi import fits
 from tests.support.index import LocalIndex
+from tests.support.tty import on_a_terminal
 from tests.support.wheels import make_wheel
 
 pytestmark = pytest.mark.slow
@@ -135,21 +135,7 @@ def cli(tmp_path: Path, index: LocalIndex) -> Any:
         if not answers:
             done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
             return done.returncode, done.stdout + done.stderr
-        master, slave = pty.openpty()
-        process = subprocess.Popen(command, env=environ, stdin=slave, stdout=slave, stderr=slave)
-        os.close(slave)
-        os.write(master, answers.encode())
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(master, 4096)
-            except OSError:
-                break
-            if not chunk:
-                break
-            shown += chunk
-        os.close(master)
-        return process.wait(60), shown.decode()
+        return on_a_terminal(command, environ, answers=answers)
 
     return run
 
