@@ -131,11 +131,9 @@ def shipped(modules: Modules, directory: Traversable) -> dict[bytes, bytes]:
     """
     found: dict[bytes, bytes] = {}
     fits = digest(modules).encode()
-    try:
-        entries = sorted(directory.iterdir(), key=lambda entry: entry.name)
-    except (OSError, ValueError):  # ValueError: in a zip
+    if not directory.is_dir():
         return found  # a checkout in which none was made
-    for entry in entries:
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name):
         if not entry.name.endswith(_SUFFIX):
             continue
         try:

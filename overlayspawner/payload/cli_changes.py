@@ -291,7 +291,7 @@ def _clean(options: argparse.Namespace) -> int:
 
     cleanup.chosen(options.what)
     context = cli_context.of(options).for_changes()
-    show = cli_output.progress(options.json or options.quiet)
+    show = cli_progress.progress(options.json or options.quiet)
     with interruptible() as cancel:
         result = cleanup.clean(
             context, options.what, dry_run=options.dry_run, on_event=show, cancel=cancel, who=WHO
@@ -420,7 +420,7 @@ def _run(
         begin=action in ("install", "import"),
     ).for_changes()
     context.spec.constraints = [*context.spec.constraints, *constraints]
-    show = cli_output.progress(options.json or options.quiet)
+    show = cli_progress.progress(options.json or options.quiet)
     notes: list[str] = []
 
     def tell(event: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from overlayspawner.payload import cli_context, cli_find, cli_output
+from overlayspawner.payload import cli_context, cli_find, cli_output, cli_progress
 from overlayspawner.payload.sentences import amount
 
 
@@ -208,7 +208,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from overlayspawner.payload import doctor
 
     context = cli_context.of(options, missing=True).for_changes()
-    show = cli_output.progress(options.json or options.quiet)
+    show = cli_progress.progress(options.json or options.quiet)
 
     def say(text: str) -> None:
         show({"phase": "examining", "message": text})

@@ -19,8 +19,6 @@ STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _LEAST = 12
 """Columns that the one that gives way keeps, however narrow the terminal is."""
 
-progress = cli_progress.progress
-
 
 def as_json(data: object) -> None:
     """Print one JSON document."""

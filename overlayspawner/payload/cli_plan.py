@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from overlayspawner.payload import cli_context, cli_output
+from overlayspawner.payload import cli_context, cli_output, cli_progress
 from overlayspawner.payload.cli_changes import add_given, interruptible, read_given
 from overlayspawner.payload.sentences import amount
 
@@ -37,7 +37,7 @@ def _plan(options: argparse.Namespace) -> int:
     wanted = read_given(options)
     asked: list[Any] = [*wanted.requirements]
     context.spec.constraints = [*context.spec.constraints, *wanted.constraints]
-    show = cli_output.progress(options.json or options.quiet)
+    show = cli_progress.progress(options.json or options.quiet)
     with interruptible() as cancel:
         found = plan(
             context,

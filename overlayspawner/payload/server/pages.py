@@ -127,8 +127,7 @@ class Pages:
 
     def _labs(self) -> list[Any]:
         """Return the applications of the server that JupyterLab's extensions are loaded into."""
-        named = getattr(getattr(self._serverapp, "extension_manager", None), "extension_apps", None) or {}
-        return [app for apps in named.values() for app in apps if hasattr(app, "labextensions_path")]
+        return [app for app in panel.applications(self._serverapp) if hasattr(app, "labextensions_path")]
 
     def _decide(
         self, found: list[Found]
@@ -187,8 +186,7 @@ class Pages:
         return choice == "always" or (choice != "never" and not self._no_user_config())
 
     def _no_user_config(self) -> bool:
-        named = getattr(getattr(self._serverapp, "extension_manager", None), "extension_apps", None) or {}
-        apps = [self._serverapp, *(app for apps in named.values() for app in apps)]
+        apps = [self._serverapp, *panel.applications(self._serverapp)]
         text = os.environ.get("JUPYTERHUB_DISABLE_USER_CONFIG", "")
         return text.lower() not in ("", "0", "false", "no") or any(
             getattr(app, "disable_user_config", False) is True for app in apps

@@ -62,10 +62,8 @@ def make_known(serverapp: Any, directory: str) -> None:
 
     That is so where the extension itself has opened the overlay: after a start as root, and without a hub.
     """
-    manager = getattr(serverapp, "extension_manager", None)
-    named = getattr(manager, "extension_apps", None) or {}
     known = True
-    for app in [app for apps in named.values() for app in apps if hasattr(app, "extra_labextensions_path")]:
+    for app in [app for app in applications(serverapp) if hasattr(app, "extra_labextensions_path")]:
         if directory not in [*app.extra_labextensions_path, *app.labextensions_path]:
             known = False
             app.extra_labextensions_path = [directory, *app.extra_labextensions_path]
@@ -83,6 +81,12 @@ def make_known(serverapp: Any, directory: str) -> None:
                     continue
                 if any(str(path).endswith("labextensions") for path in paths):
                     paths.insert(0, directory)
+
+
+def applications(serverapp: Any) -> list[Any]:
+    """Return the applications that a server serves, JupyterLab among them."""
+    named = getattr(getattr(serverapp, "extension_manager", None), "extension_apps", None) or {}
+    return [app for apps in named.values() for app in apps]
 
 
 def jupyterlab_major() -> str:
