@@ -24,6 +24,11 @@ STARTING = {
 """Directories and modules of tests that start a Python many times."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `tests/conformance`, which pytest would see too late in a folder below this one."""
+    parser.addoption("--engine", action="append", help="an engine for tests/conformance; again for more")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark such tests as slow, so that the quick ones stay quick without anybody's thinking of it."""
