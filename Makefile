@@ -11,13 +11,16 @@ BIN := $(VENV)/bin
 
 QUICK := not engine and not browser and not network and not slow
 # What has the machine's engine or a browser to itself; tests marked `beside` need no more than containers.
-ONE_BY_ONE := (engine or browser) and not beside and not kube
-BESIDE := not ($(ONE_BY_ONE)) and not kube
+ONE_BY_ONE := (engine or browser) and not beside and not kube and not conformance
+BESIDE := not ($(ONE_BY_ONE)) and not kube and not conformance
 # Tests of containers and servers wait more than they compute.
 WORKERS ?= 3
 # What depends on the hub's version, and so is run with both.
 HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py tests/docker/test_safe.py)
 HUB_TESTS_WITHOUT := $(addprefix --ignore=tests/hub/test_,payload_zip.py start_bin.py output.py delivery_engine.py)
+# The engines that tests/conformance runs on, all at the same time: it waits more than it computes.
+ENGINES ?= docker,kube,local
+CONFORMANCE = OVERLAYSPAWNER_ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/conformance
 PYTEST_ARGS ?=
 BENCH ?= spawn
 WHEEL_ARGS ?=
@@ -31,7 +34,7 @@ demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, 
 	@exec $(BIN)/python examples/demo/run.py
 
 .PHONY: test
-test: lint env env-hub5 engine images proxy chromium btrfs compiler labextension labextension-check ## everything: lint, and all tests with JupyterHub 6 and 5
+test: lint env env-hub5 engine-up images proxy chromium btrfs compiler labextension labextension-check ## everything: lint, and all tests with JupyterHub 6 and 5
 	@status=0; \
 	run() { echo "== $$1 =="; shift; "$$@" || status=$$?; }; \
 	beside="-n $(WORKERS) --dist worksteal"; hub5="$(HUB_TESTS) $(HUB_TESTS_WITHOUT)"; \
@@ -43,6 +46,8 @@ test: lint env env-hub5 engine images proxy chromium btrfs compiler labextension
 	  $(BIN)/python -m pytest $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \
 	run "one by one: engine and browser, with the newest JupyterHub" \
 	  $(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
+	run "the same checks on every engine" \
+	  env $(CONFORMANCE) -n 3 --dist loadgroup $(PYTEST_ARGS); \
 	exit $$status
 
 .PHONY: test-quick
@@ -50,16 +55,17 @@ test-quick: env ## the tests without an engine, a browser or the network (under 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: ## everything on Kubernetes too, and what is left to chance many times: 50 kills, 40 long sequences
-	@OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 $(MAKE) --no-print-directory test
+test-all: ## everything on all engines, and what is left to chance many times: 50 kills, 40 long sequences
+	@OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
+	  $(MAKE) --no-print-directory test ENGINES=docker,swarm,podman,kube,local
 	@$(MAKE) --no-print-directory test-kube
 
 .PHONY: test-kube
-test-kube: env engine images proxy ## the tests of the Helm chart, and on a Kubernetes cluster: KUBECONFIG's, else one that is started
+test-kube: env engine-up images proxy ## the tests of the Helm chart, and on a Kubernetes cluster: KUBECONFIG's, else one that is started
 	@$(BIN)/python -m pytest tests/kube tests/helm -m kube $(PYTEST_ARGS)
 
 .PHONY: screenshots
-screenshots: env engine images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them
+screenshots: env engine-up images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them
 	@OVERLAYSPAWNER_SCREENSHOTS=1 $(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
 
 .PHONY: conformance
@@ -81,11 +87,15 @@ env-hub5: ## the second one, with JupyterHub 5
 	@scripts/env.sh $(VENV_HUB5) 'jupyterhub>=5,<6'
 
 .PHONY: engine
-engine: ## make sure that a container engine answers (ENGINE=docker|kube)
+engine: env engine-up proxy ## what every engine has to do, checked on one (ENGINE=docker|swarm|podman|kube|local)
+	@$(CONFORMANCE) --engine $(or $(ENGINE),docker) $(PYTEST_ARGS)
+
+.PHONY: engine-up
+engine-up: ## make sure that a container engine answers (ENGINE=docker|podman|kube)
 	@scripts/engine.sh
 
 .PHONY: images
-images: env engine ## build the test images that are missing (three minutes the first time)
+images: env engine-up ## build the test images that are missing (three minutes the first time)
 	@$(BIN)/python tests/images/build.py
 
 .PHONY: proxy
@@ -113,7 +123,7 @@ compiler: ## a C compiler for the tests of builds that fail (as root)
 	@scripts/tools.sh compiler
 
 .PHONY: bench
-bench: env engine images proxy ## measure (BENCH=spawn, change, install, bootstrap, sixty or panel, of benchmarks/)
+bench: env engine-up images proxy ## measure (BENCH=spawn, change, install, bootstrap, sixty or panel, of benchmarks/)
 	@$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
 
 .PHONY: wheel

@@ -21,6 +21,7 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS), str(ROOT)]
 
 import charts  # noqa: E402
+import engines  # noqa: E402
 import rest  # noqa: E402
 from hints import HINTS, INTRODUCTIONS, SECTIONS  # noqa: E402
 
@@ -392,6 +393,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "command-line.md": ("overlayspawner/payload/cli.py", command_line),
     "codes.md": ("contract.CODES and docs/hints.py", codes),
     "helm.md": ("the settings of OverlayKubeSpawner", charts.page),
+    "engines.md": ("docs/reference/engines.json", engines.page),
     "rest.md": ("docs/reference/openapi.yaml", rest_page),
     "spec.md": ("contract.Spec", spec),
 }

@@ -7,6 +7,7 @@ run keep what they have there.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from collections.abc import Generator, Iterator
@@ -21,6 +22,16 @@ from tests.support.hub import RunningHub
 from tests.support.index import LocalIndex
 
 HERE = Path(__file__).parent
+
+
+def _checks() -> dict[str, str]:
+    tree = ast.parse((HERE / "test_engines.py").read_text())
+    found = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name.startswith("test_")]
+    return {f.name.removeprefix("test_"): ast.get_docstring(f) or "" for f in found}
+
+
+CHECKS = _checks()
+"""All checks in their order, with what each shows."""
 MARKS = {"local": (pytest.mark.slow,), "kube": (pytest.mark.engine, pytest.mark.kube)}
 """Marks besides those of the others."""
 
@@ -46,7 +57,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         params = []
         for name in _asked(metafunc.config):
             marks = MARKS.get(name, (pytest.mark.engine,))
-            params.append(pytest.param(name, marks=[*marks, pytest.mark.xdist_group(name)]))
+            params.append(
+                pytest.param(name, marks=[*marks, pytest.mark.conformance, pytest.mark.xdist_group(name)])
+            )
         metafunc.parametrize("engine", params, indirect=True, scope="session")
 
 
@@ -106,8 +119,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(f"{name} \N{MULTIPLICATION SIGN} {check.replace('_', ' ')}: {text}")
     target = os.environ.get("OVERLAYSPAWNER_MATRIX")
     if target:
-        path = Path(target)
-        known = json.loads(path.read_text()) if path.exists() else {}
-        known.update(found)
-        ordered = {name: known[name] for name in adapters.ENGINES if name in known}
-        path.write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n")
+        keep(Path(target), found)
+
+
+def keep(path: Path, found: dict[str, dict[str, str]]) -> None:
+    """Write what came out of some engines into a file that has what others did before."""
+    known = json.loads(path.read_text())["engines"] if path.exists() else {}
+    known.update({name: {c: told[c] for c in CHECKS if c in told} for name, told in found.items()})
+    ordered = {name: known[name] for name in adapters.ENGINES if name in known}
+    path.write_text(json.dumps({"checks": CHECKS, "engines": ordered}, indent=2, ensure_ascii=False) + "\n")

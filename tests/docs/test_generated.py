@@ -27,7 +27,7 @@ def generate() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "name", ["settings.md", "command-line.md", "codes.md", "rest.md", "spec.md", "helm.md"]
+    "name", ["settings.md", "command-line.md", "codes.md", "rest.md", "spec.md", "helm.md", "engines.md"]
 )
 def test_page_is_current(generate: ModuleType, name: str) -> None:
     written = (DOCS / "reference" / name).read_text()
@@ -46,6 +46,7 @@ def test_every_generated_page_is_checked(generate: ModuleType) -> None:
         "rest.md",
         "spec.md",
         "helm.md",
+        "engines.md",
     }
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.engine
 @pytest.mark.beside
 def test_asked_for_through_make_it_does_not_call_itself(tmp_path: Path) -> None:
-    """``make engine ENGINE=kube`` leaves ENGINE in the environment; the script asks for Docker on its way."""
+    """``make engine-up ENGINE=kube`` leaves ENGINE to the script, which asks for Docker on its way."""
     if os.geteuid() != 0:
         pytest.skip("only root may start a cluster")
     project, assets = tmp_path / "project", tmp_path / "assets"
