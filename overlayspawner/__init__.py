@@ -10,6 +10,7 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _LAZY = {
+    "OverlayCommandMixin": "overlayspawner.hub.command",
     "OverlaySpawnerMixin": "overlayspawner.hub.mixin",
     "OverlayDockerSpawner": "overlayspawner.hub.docker",
     "OverlayKubeSpawner": "overlayspawner.hub.kube",
@@ -17,6 +18,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "OverlayCommandMixin",
     "OverlayDockerSpawner",
     "OverlayKubeSpawner",
     "OverlayLocalSpawner",

@@ -3,50 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import tempfile
-from contextlib import suppress
-from pathlib import Path
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from escapism import escape
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 from traitlets import Bool, Unicode, default
 
-from overlayspawner.hub import boot, failure, payload_zip, progress
-from overlayspawner.hub.config import build_spec
-from overlayspawner.hub.deaths import Death
-from overlayspawner.hub.mixin import OverlaySpawnerMixin
-from overlayspawner.payload.contract import SPEC_ENV, OverlayError
+from overlayspawner.hub import failure, payload_dir, processes, runtime_dirs
+from overlayspawner.hub.command import OverlayCommandMixin, escaped
+from overlayspawner.hub.payload_dir import Reader
 
-_DEATH_POLL = 0.1  # seconds; asking for a child's exit status is one system call
-
-
-def state_dir() -> str:
-    """Return where a hub keeps what is its own: ``/var/lib`` for root, else the user's data directory."""
-    if os.geteuid() == 0:
-        return "/var/lib/overlayspawner"
-    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(data, "overlayspawner")
+_STATE = "overlay"
+_LEAVE = 2.0  # seconds that kernels and jobs have to end with their server, and then after each signal
+_POLL = 0.05
 
 
-class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ignore[misc]
+class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ignore[misc]
     """Spawns single-user servers as local processes, each user with a package overlay on the hub's Python."""
-
-    overlay_payload_dir = Unicode(
-        config=True,
-        help="""
-        The directory on this machine that our code for servers is put into. It must belong to the hub's user,
-        who alone may write to it, and servers have to be able to read it.
-
-        Default: ``/var/lib/overlayspawner/payload`` when the hub runs as root, else
-        ``~/.local/share/overlayspawner/payload``.
-        """,
-    )
-
-    @default("overlay_payload_dir")
-    def _overlay_payload_dir_default(self) -> str:
-        return os.path.join(state_dir(), "payload")
 
     overlay_local_simple = Bool(
         False,
@@ -73,23 +53,37 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
     def _home_dir_template_default(self) -> str:
         return os.path.join(os.path.dirname(self.overlay_payload_dir.rstrip("/")), "homes", "{username}")
 
+    _overlay_lease = -1
+    _overlay_uid = -1
+    _overlay_ticks = 0
+    _overlay_port = 0
+
     @property
     def home_dir(self) -> str:
         """The home directory with ``overlay_local_simple``."""
-        return self.home_dir_template.format(username=_escaped(self.user.name))
+        return self.home_dir_template.format(username=escaped(self.user.name))
+
+    # -- whose process it is ----------------------------------------------------------------------------
 
     def make_preexec_fn(self, name: str) -> Any:
         """Return what the child does before it runs the server."""
-        if not self.overlay_local_simple:
-            return super().make_preexec_fn(name)
-        return SimpleLocalProcessSpawner.make_preexec_fn(self, name)
+        if self.overlay_local_simple:
+            return SimpleLocalProcessSpawner.make_preexec_fn(self, name)
+        if self._overlay_settings is not None:
+            self._overlay_check_user(name)
+        return super().make_preexec_fn(name)
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """Add what depends on the user to the server's environment."""
-        if not self.overlay_local_simple:
+        if self.overlay_local_simple:
+            return SimpleLocalProcessSpawner.user_env(self, env)  # type: ignore[no-any-return]
+        try:
             result: dict[str, str] = super().user_env(env)
-            return result
-        return SimpleLocalProcessSpawner.user_env(self, env)  # type: ignore[no-any-return]
+        except KeyError:
+            if self._overlay_settings is None:
+                raise
+            raise self._overlay_unknown(self.user.name) from None
+        return result
 
     async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
         """Bring certificates to where the server finds them."""
@@ -98,144 +92,223 @@ class OverlayLocalSpawner(OverlaySpawnerMixin, LocalProcessSpawner):  # type: ig
         result: dict[str, str] = await super().move_certs(paths)
         return result
 
-    def get_env(self) -> dict[str, str]:
-        """Return the server's environment."""
-        env: dict[str, str] = super().get_env()
-        settings = self._overlay_settings
-        if settings is not None:
-            fields = {"username": _escaped(self.user.name), "servername": _escaped(self.name)}
-            # no mounts here: the home of a local user is persistent
-            env[SPEC_ENV] = build_spec(
-                settings,
-                fields=fields,
-                mounts=None,
-                choice=self._overlay_choice,
-                start_timeout=self.start_timeout,
-            ).to_json()
-        return env
+    def _overlay_check_user(self, name: str) -> None:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            raise self._overlay_unknown(name) from None
+        if os.geteuid() not in (0, user.pw_uid):
+            own = pwd.getpwuid(os.geteuid()).pw_name
+            raise self._overlay_failure(
+                f"The hub runs as {own}, and only root may start servers for other users.", "rights"
+            )
+        if not os.path.isabs(user.pw_dir) or user.pw_dir.strip("/") == "":
+            # LocalProcessSpawner would look for another place for ever, and the hub with it
+            raise self._overlay_failure(
+                f"The user {name} has no home directory on this machine.", "home", "Ask for one."
+            )
+
+    def _overlay_unknown(self, name: str) -> Exception:
+        return self._overlay_failure(
+            f"There is no user {name} on this machine.", "user", "Ask your administrator for an account."
+        )
+
+    def _overlay_failure(self, message: str, reason: str, hint: str = "") -> Exception:
+        self.log.warning("%s: %s", self._log_name, message)
+        return failure.spawn_failure(self, message, reason=reason, hint=hint)
+
+    def _overlay_groups(self, uid: int) -> list[int]:
+        user = pwd.getpwuid(uid)
+        groups = os.getgrouplist(user.pw_name, user.pw_gid)
+        return [user.pw_gid, *(g for g in groups if g != user.pw_gid)]
+
+    # -- the start --------------------------------------------------------------------------------------
 
     async def start(self) -> Any:
-        """Start the server, and wait until it answers.
+        """Start the server, and wait until it answers."""
+        self._overlay_uid, self._overlay_ticks, self._overlay_port = -1, 0, 0
+        return await super().start()
 
-        Raises
-        ------
-        tornado.web.HTTPError
-            The server can't start; the message is for the user.
-        """
-        self._overlay_choose()
-        self._overlay_settings = await self._overlay_read_settings()
-        if self._overlay_settings is None:
-            self._overlay_end()
-            return await super().start()
-        self._overlay_begin()
-        me: Any = self
-        command = me.cmd
-        try:
-            self._overlay_say(progress.CREATE, "Preparing the server")
-            self._overlay_tell_choice()
-            directory = deliver(self.overlay_payload_dir)
-            # LocalProcessSpawner reads it while it starts the process, and nobody else does meanwhile
-            me.cmd = boot.wrap(list(command), directory)
-            self._overlay_say(progress.START, "Starting the server")
-            address = await super().start()
-            self._overlay_say(progress.STARTED, "Waiting for the server to answer")
-            await self._overlay_wait_or_die(*address)
-            return address
-        except OverlayError as e:
-            raise failure.config_failure(e.message, e.hint) from None
-        finally:
-            me.cmd = command
-            self._overlay_end()
-
-    async def _overlay_wait_or_die(self, ip: str, port: int) -> None:
-        watch = asyncio.ensure_future(self._overlay_next_death())
-        try:
-            if await self._overlay_wait(ip, port, until=watch):
-                self._overlay_say(progress.SERVER, "The server answers")
-            elif watch.done():
-                death = watch.result()
-                message = failure.describe(death)
-                hint = "The hub's log has what it printed."
-                raise failure.spawn_failure(
-                    self,
-                    message,
-                    reason=failure.label_of(death),
-                    hint=hint,
-                    safe=self._overlay_choice is None,
-                )
-        finally:
-            watch.cancel()
-
-    async def _overlay_next_death(self) -> Death:
-        while True:
-            status = await self.poll()
-            if status is not None:
-                # Popen has negative numbers for signals, a shell 128 and more
-                return Death(128 - status if status < 0 else status)
-            await asyncio.sleep(_DEATH_POLL)
-
-
-def _escaped(name: str) -> str:
-    """Return a name as part of a path: one component of it, whatever the name is."""
-    safe = set("abcdefghijklmnopqrstuvwxyz0123456789_")
-    return str(escape(name, safe=safe, escape_char="-")).lower()
-
-
-def deliver(parent: str) -> str:
-    """Put the payload into a directory of its own below ``parent``, unless it is there; return it.
-
-    Parameters
-    ----------
-    parent:
-        Made, with mode 0755, when it is missing.
-
-    Raises
-    ------
-    OverlayError
-        ``bad-spec``: the directory can't be used, or somebody else could write to it and so run code in
-        every user's server.
-    """
-    payload = payload_zip.build()
-    final = Path(parent) / payload.short_id
-    mark, content = payload.mark()
-    try:
-        Path(parent).mkdir(mode=0o755, parents=True, exist_ok=True)
-        _check_owner(Path(parent))
-        if final.is_dir():
-            _check_owner(final)
-            with suppress(OSError):
-                if (final / mark).read_bytes() == content:
-                    return str(final)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
-        for name, data in {**payload.contents(), mark: content}.items():
-            (temporary / name).write_bytes(data)
-            (temporary / name).chmod(0o644)
-        temporary.chmod(0o755)
-        try:
-            temporary.rename(final)
-        except OSError:
-            if not final.is_dir():
-                raise
-            # incomplete, or another hub was first: put file by file into it, the mark last
-            for name in [*payload.contents(), mark]:
-                (temporary / name).rename(final / name)
-            temporary.rmdir()
-    except OSError as e:
-        raise OverlayError(
-            "bad-spec",
-            f"The directory {parent} can't be used for the overlay's files: {e.strerror or e}.",
-            "Set OverlayLocalSpawner.overlay_payload_dir to a directory that the hub may write to.",
-            status=500,
-        ) from None
-    return str(final)
-
-
-def _check_owner(directory: Path) -> None:
-    stat = directory.lstat()
-    if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
-        raise OverlayError(
-            "bad-spec",
-            f"Others than the hub's user may write to {directory}, and so run code in users' servers.",
-            "Set OverlayLocalSpawner.overlay_payload_dir to a directory that only the hub may write to.",
-            status=500,
+    async def overlay_deliver(self) -> str:
+        """Put the payload into ``overlay_payload_dir``; it stays there while the server runs."""
+        self._overlay_release()
+        reader = None
+        if not self.overlay_local_simple:
+            try:
+                uid = pwd.getpwnam(self.user.name).pw_uid
+            except KeyError:
+                pass  # a subclass may run servers as somebody else
+            else:
+                if uid != os.geteuid():
+                    reader = Reader(uid, self._overlay_groups(uid))
+        directory, self._overlay_lease = await asyncio.to_thread(
+            payload_dir.deliver, self.overlay_payload_dir, reader, keep=False
         )
+        return directory
+
+    async def overlay_launch(self) -> Any:
+        """Start the process; it inherits the lease of the payload."""
+        me: Any = self
+        given = me.popen_kwargs
+        try:
+            if self._overlay_lease >= 0:
+                passed = (*given.get("pass_fds", ()), self._overlay_lease)
+                me.popen_kwargs = {**given, "pass_fds": passed}
+            address = await super().overlay_launch()
+        except OSError as e:
+            raise self._overlay_refused(e) from e
+        except subprocess.SubprocessError:  # all that Popen tells of what happened before the command
+            message = "The hub could not become this user to start the server; its log has the reason."
+            raise failure.config_failure(message) from None
+        finally:
+            me.popen_kwargs = given
+            self._overlay_release()
+        self._overlay_note(address)
+        return address
+
+    def _overlay_release(self) -> None:
+        """Close the hub's copy of the lease."""
+        lease, self._overlay_lease = self._overlay_lease, -1
+        if lease >= 0:
+            os.close(lease)
+
+    def _overlay_refused(self, error: OSError) -> Exception:
+        if error.errno == errno.E2BIG:
+            return self._overlay_failure(
+                "The server's environment and arguments are larger than this system allows.",
+                "command",
+                "Ask your administrator to make the settings shorter.",
+            )
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
+            what = "was not found" if error.errno == errno.ENOENT else "may not be run"
+            name = error.filename or "the server's command"
+            return self._overlay_failure(f"{name} {what}: the server could not be started.", "command")
+        # no memory, no processes: nothing that a user could change
+        return failure.config_failure(f"The server's process could not be made: {error.strerror or error}.")
+
+    def _overlay_note(self, address: Any) -> None:
+        """Remember the process, also for a hub that is started again before this start is over."""
+        process = processes.look(self.pid)
+        if process is None:
+            return
+        self._overlay_ticks, self._overlay_uid = process.started, processes.owner(self.pid)
+        self._overlay_port = int(address[1]) if isinstance(address, tuple) else 0
+        database = getattr(self.user, "db", None)
+        if database is not None:
+            self.orm_spawner.state = self.get_state()
+            database.commit()
+
+    async def _overlay_wait_or_die(self, address: Any) -> None:
+        await super()._overlay_wait_or_die(address)
+        self._overlay_check_listener()
+
+    def _overlay_check_listener(self) -> None:
+        """Refuse a server that is somebody else's: any user of this machine may have taken the port first."""
+        found = processes.listeners(self._overlay_port) if self._overlay_port else set()
+        known = {self._overlay_uid, os.geteuid(), 0}
+        if self._overlay_uid == -1 or not found or found & known or not all(map(_is_user, found)):
+            return
+        raise self._overlay_failure(_taken(self._overlay_port), "port", "Start it again.")
+
+    def overlay_describe_end(self, status: int) -> tuple[str, str]:
+        """Say how the server ended; the commonest reason of a fixed port is that it is taken."""
+        if self._overlay_port and processes.listeners(self._overlay_port):
+            return _taken(self._overlay_port), "port"
+        return super().overlay_describe_end(status)
+
+    # -- a hub that was started again -------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a hub that is started again has to know."""
+        state: dict[str, Any] = super().get_state()
+        if self.pid and self._overlay_ticks:
+            state[_STATE] = {
+                "started": self._overlay_ticks,
+                "uid": self._overlay_uid,
+                "port": self._overlay_port,
+            }
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take what an earlier hub has noted."""
+        super().load_state(state)
+        noted = state.get(_STATE) or {}
+        self._overlay_ticks = int(noted.get("started", 0))
+        self._overlay_uid = int(noted.get("uid", -1))
+        self._overlay_port = int(noted.get("port", 0))
+
+    def clear_state(self) -> None:
+        """Forget the process; whose it was is needed for tidying up."""
+        super().clear_state()
+        self._overlay_ticks = 0
+
+    async def poll(self) -> int | None:
+        """Return ``None`` while the server runs, else its exit status, 0 where it is not known."""
+        if self.proc is None and self.pid and self._overlay_ticks:
+            process = processes.look(self.pid)
+            # another process may have the number by now; one that nobody waits for stays as a zombie
+            if process is None or process.zombie or process.started != self._overlay_ticks:
+                self.clear_state()
+                return 0
+        status: int | None = await super().poll()
+        return status
+
+    async def get_url(self) -> str:
+        """Return where the server is: a hub that was restarted in mid-start does not know."""
+        if self._overlay_port and not (self.server is not None and self.server.ip):
+            return self._overlay_url(self.ip or "127.0.0.1", self._overlay_port)
+        url: str = await super().get_url()
+        return url
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server, what it has started, and leave nothing of it behind."""
+        if self._overlay_uid == -1:  # started without an overlay
+            await super().stop(now=now)
+            return
+        started = await asyncio.to_thread(processes.family, self.pid) if self.pid else []
+        await super().stop(now=now)
+        try:
+            await self._overlay_end_all(started)
+            await self._overlay_tidy()
+        except Exception as e:  # the server is stopped
+            self.log.warning("%s: tidying up: %s: %s", self._log_name, type(e).__name__, e)
+
+    async def _overlay_end_all(self, started: list[processes.Process]) -> None:
+        """End kernels and jobs that outlive their server, as they do when it had to be killed."""
+        steps: list[Callable[[processes.Process], Any]] = [
+            partial(processes.send, sig=sig, uid=self._overlay_uid)
+            for sig in (signal.SIGTERM, signal.SIGKILL)
+        ]
+        for step in [None, *steps]:
+            left = [p for p in started if processes.alive(p)]
+            for process in left if step is not None else ():
+                assert step is not None
+                step(process)
+            end = time.monotonic() + _LEAVE
+            while left and time.monotonic() < end:
+                await asyncio.sleep(_POLL)
+                left = [p for p in left if processes.alive(p)]
+            if not left:
+                return
+
+    async def _overlay_tidy(self) -> None:
+        """Remove runtime dirs of this user's ended servers, and payloads that no server uses."""
+        uid = self._overlay_uid
+        groups = [] if uid == os.geteuid() else self._overlay_groups(uid)
+        await asyncio.gather(
+            asyncio.to_thread(payload_dir.remove_old, self.overlay_payload_dir),
+            runtime_dirs.remove_dead(uid, groups, runtime_dirs.places(self.environment)),
+        )
+
+
+def _is_user(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid))
+    except KeyError:  # inside a container, say
+        return False
+
+
+def _taken(port: int) -> str:
+    return f"Port {port}, which the server was to use, is taken by another program."

@@ -40,6 +40,12 @@ LABEXTENSION = "labextension"
 RUNTIME_ENV = "OVERLAYSPAWNER_RUNTIME"
 """Tells the server extension where the runtime dir is; removed from the environment when it loads."""
 
+RUNTIME_PREFIX = "overlayspawner-"
+"""What the names of runtime dirs begin with."""
+
+RUNTIME_LOCK = "in-use"
+"""File in a runtime dir that its server holds a lock on."""
+
 SERVER_JSON = "server.json"
 """In the runtime dir: what the bootstrap found and decided, for the server extension and the command line."""
 

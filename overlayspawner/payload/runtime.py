@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 
 from overlayspawner.payload import files
-from overlayspawner.payload.contract import UV_DIR, OverlayError, Spec
+from overlayspawner.payload.contract import RUNTIME_LOCK, RUNTIME_PREFIX, UV_DIR, OverlayError, Spec
 from overlayspawner.payload.deadline import Child, Late
 from overlayspawner.payload.overlay import env_pip, is_under, shell_quote
 from overlayspawner.payload.probe import Base
@@ -34,13 +34,12 @@ if TYPE_CHECKING:
 
     from overlayspawner.payload.context import Context
 
-PREFIX = "overlayspawner-"
+PREFIX = RUNTIME_PREFIX
 PLAIN = "plain"
 """Folder of a runtime dir with ``pip`` and ``uv`` as they are, without the recording."""
 WRAPPED = "OVERLAYSPAWNER_WRAPPED"
 """Set for what a recorded command runs: a build that calls pip again does not wait for itself."""
-LOCK = "in-use"
-"""File in a runtime dir that its server holds a lock on."""
+LOCK = RUNTIME_LOCK
 _PLACES = ("/tmp", "/dev/shm", "/var/tmp")  # noqa: S108
 """Where a runtime dir is made where the environment names no place. Never links into a home."""
 _LOOK = 1.0

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from overlayspawner.hub import local, payload_zip
+from overlayspawner.hub import local
 from overlayspawner.hub.config import Settings
-from overlayspawner.payload.contract import SPEC_ENV, OverlayError
+from overlayspawner.payload.contract import SPEC_ENV
 from tests.support.hub import RunningHub, SpawnFailed
 
 CONFIG = """
@@ -75,49 +73,6 @@ def test_names_are_escaped_in_the_overlay_s_path(monkeypatch: pytest.MonkeyPatch
     _, overlay, user, server = path.split("/")
     assert overlay == "default" and user[1:] == server[1:]
     assert re.fullmatch(r"[a-z0-9_-]*", user[1:]) and bool(name) is bool(user[1:])
-
-
-def test_the_payload_is_put_there_once(tmp_path: Path) -> None:
-    parent = tmp_path / "a" / "b"
-    directory = Path(local.deliver(str(parent)))
-    payload = payload_zip.build()
-    assert directory.name == payload.short_id
-    assert (directory / "overlay.pyz").read_bytes() == payload.zip
-    for path in (parent, directory, directory / "launcher.sh"):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode & 0o022 == 0 and mode & 0o044 == 0o044, (path, oct(mode))
-    before = (directory / "overlay.pyz").stat()
-    assert local.deliver(str(parent)) == str(directory)
-    assert (directory / "overlay.pyz").stat().st_ino == before.st_ino
-    assert os.listdir(parent) == [directory.name]
-
-
-@pytest.mark.parametrize("damage", ["COMPLETE", "launcher.sh COMPLETE"])
-def test_a_half_delivered_payload_is_completed(tmp_path: Path, damage: str) -> None:
-    directory = Path(local.deliver(str(tmp_path)))
-    for name in damage.split():
-        (directory / name).unlink()
-    assert local.deliver(str(tmp_path)) == str(directory)
-    assert sorted(os.listdir(directory)) == ["COMPLETE", "launcher.sh", "overlay.pyz", "start.bin"]
-    assert os.listdir(tmp_path) == [directory.name]
-
-
-def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    with pytest.raises(OverlayError, match="Others than the hub's user may write"):
-        local.deliver(str(tmp_path))
-    tmp_path.chmod(0o755)
-    directory = Path(local.deliver(str(tmp_path)))
-    directory.chmod(0o775)
-    with pytest.raises(OverlayError, match="Others than the hub's user may write"):
-        local.deliver(str(tmp_path))
-
-
-def test_a_directory_that_can_not_be_made_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OverlayError, match="can't be used") as caught:
-        local.deliver(str(tmp_path / "file" / "x"))
-    assert "overlay_payload_dir" in caught.value.hint
 
 
 @pytest.mark.slow
