@@ -13,10 +13,11 @@ from typing import Any
 from escapism import escape
 from traitlets import Unicode, default
 
-from overlayspawner.hub import boot, failure, payload_dir, progress
+from overlayspawner.hub import boot, failure, payload_dir, payload_zip, progress
 from overlayspawner.hub.config import build_spec
 from overlayspawner.hub.deaths import Death
 from overlayspawner.hub.mixin import OverlaySpawnerMixin
+from overlayspawner.hub.payload_dir import Reader
 from overlayspawner.payload.contract import SPEC_ENV, OverlayError
 
 _DEATH_POLL = 0.1  # seconds; asking for a child's exit status is one system call
@@ -64,7 +65,7 @@ class OverlayCommandMixin(OverlaySpawnerMixin):
         OverlayError
             It can't be had.
         """
-        return (await asyncio.to_thread(payload_dir.deliver, self.overlay_payload_dir))[0]
+        return (await deliver(self.overlay_payload_dir))[0]
 
     def overlay_wrap(self, command: list[str], directory: str) -> list[str]:
         """Return the command that prepares the overlay and then runs ``command``.
@@ -176,6 +177,13 @@ class OverlayCommandMixin(OverlaySpawnerMixin):
             if status is not None:
                 return int(status)
             await asyncio.sleep(_DEATH_POLL)
+
+
+async def deliver(parent: str, reader: Reader | None = None, *, keep: bool = True) -> tuple[str, int]:
+    """Call :func:`overlayspawner.hub.payload_dir.deliver`, which may have to wait, in a thread."""
+    # Built once, here: Python 3.11 can't parse to a syntax tree in two threads at once (SystemError).
+    payload_zip.build()
+    return await asyncio.to_thread(payload_dir.deliver, parent, reader, keep=keep)
 
 
 def escaped(name: str) -> str:

@@ -17,7 +17,7 @@ from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 from traitlets import Bool, Unicode, default
 
 from overlayspawner.hub import failure, payload_dir, processes, runtime_dirs
-from overlayspawner.hub.command import OverlayCommandMixin, escaped
+from overlayspawner.hub.command import OverlayCommandMixin, deliver, escaped
 from overlayspawner.hub.payload_dir import Reader
 
 _STATE = "overlay"
@@ -57,6 +57,7 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
     _overlay_uid = -1
     _overlay_ticks = 0
     _overlay_port = 0
+    _overlay_tidying: asyncio.Future[None] | None = None
 
     @property
     def home_dir(self) -> str:
@@ -127,6 +128,7 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
     async def start(self) -> Any:
         """Start the server, and wait until it answers."""
         self._overlay_uid, self._overlay_ticks, self._overlay_port = -1, 0, 0
+        self._overlay_tidying = None
         return await super().start()
 
     async def overlay_deliver(self) -> str:
@@ -141,9 +143,7 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
             else:
                 if uid != os.geteuid():
                     reader = Reader(uid, self._overlay_groups(uid))
-        directory, self._overlay_lease = await asyncio.to_thread(
-            payload_dir.deliver, self.overlay_payload_dir, reader, keep=False
-        )
+        directory, self._overlay_lease = await deliver(self.overlay_payload_dir, reader, keep=False)
         return directory
 
     async def overlay_launch(self) -> Any:
@@ -199,7 +199,11 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
             database.commit()
 
     async def _overlay_wait_or_die(self, address: Any) -> None:
-        await super()._overlay_wait_or_die(address)
+        try:
+            await super()._overlay_wait_or_die(address)
+        finally:
+            if self._overlay_tidying is not None:
+                await self._overlay_tidying
         self._overlay_check_listener()
 
     def _overlay_check_listener(self) -> None:
@@ -249,8 +253,10 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
             # another process may have the number by now; one that nobody waits for stays as a zombie
             if process is None or process.zombie or process.started != self._overlay_ticks:
                 self.clear_state()
-                return 0
         status: int | None = await super().poll()
+        if status is not None and self._overlay_uid != -1 and self._overlay_tidying is None:
+            # JupyterHub calls stop() only for what runs
+            self._overlay_tidying = asyncio.ensure_future(self._overlay_tidy())
         return status
 
     async def get_url(self) -> str:
@@ -269,11 +275,8 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
             return
         started = await asyncio.to_thread(processes.family, self.pid) if self.pid else []
         await super().stop(now=now)
-        try:
-            await self._overlay_end_all(started)
-            await self._overlay_tidy()
-        except Exception as e:  # the server is stopped
-            self.log.warning("%s: tidying up: %s: %s", self._log_name, type(e).__name__, e)
+        await self._overlay_end_all(started)
+        await self._overlay_tidy()
 
     async def _overlay_end_all(self, started: list[processes.Process]) -> None:
         """End kernels and jobs that outlive their server, as they do when it had to be killed."""
@@ -296,11 +299,14 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
     async def _overlay_tidy(self) -> None:
         """Remove runtime dirs of this user's ended servers, and payloads that no server uses."""
         uid = self._overlay_uid
-        groups = [] if uid == os.geteuid() else self._overlay_groups(uid)
-        await asyncio.gather(
-            asyncio.to_thread(payload_dir.remove_old, self.overlay_payload_dir),
-            runtime_dirs.remove_dead(uid, groups, runtime_dirs.places(self.environment)),
-        )
+        try:
+            groups = [] if uid == os.geteuid() else self._overlay_groups(uid)
+            await asyncio.gather(
+                asyncio.to_thread(payload_dir.remove_old, self.overlay_payload_dir),
+                runtime_dirs.remove_dead(uid, groups, runtime_dirs.places(self.environment)),
+            )
+        except Exception as e:  # the server has ended all the same
+            self.log.warning("%s: tidying up: %s: %s", self._log_name, type(e).__name__, e)
 
 
 def _is_user(uid: int) -> bool:
