@@ -25,6 +25,7 @@ import engines  # noqa: E402
 import rest  # noqa: E402
 from hints import HINTS, INTRODUCTIONS, SECTIONS  # noqa: E402
 
+from overlayspawner.hub.command import OverlayCommandMixin  # noqa: E402
 from overlayspawner.hub.docker import OverlayDockerSpawner  # noqa: E402
 from overlayspawner.hub.kube import OverlayKubeSpawner  # noqa: E402
 from overlayspawner.hub.local import OverlayLocalSpawner  # noqa: E402
@@ -69,8 +70,10 @@ Write these with the name of the class, for example `c.OverlayDockerSpawner.over
 {kube}
 ## OverlayLocalSpawner
 
-`c.JupyterHub.spawner_class = "overlay-local"`. Parent: `jupyterhub.spawner.LocalProcessSpawner`.
+`c.JupyterHub.spawner_class = "overlay-local"`. Parent: `jupyterhub.spawner.LocalProcessSpawner`. See
+[One machine, several users](../how-to/local.md).
 
+{command}
 {local}"""
 
 
@@ -80,6 +83,7 @@ def settings() -> str:
         "all": OverlaySpawnerMixin,
         "docker": OverlayDockerSpawner,
         "kube": OverlayKubeSpawner,
+        "command": OverlayCommandMixin,
         "local": OverlayLocalSpawner,
     }
     return SETTINGS.format_map({name: "\n".join(_traits(cls)) for name, cls in classes.items()})

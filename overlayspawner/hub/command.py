@@ -92,14 +92,39 @@ class OverlayCommandMixin(OverlaySpawnerMixin):
         death = Death(128 - status if status < 0 else status)
         return failure.describe(death), failure.label_of(death)
 
+    def overlay_failure(self, message: str, *, reason: str, hint: str = "") -> Exception:
+        """Return an exception for :meth:`overlay_launch` to raise: it tells the user why there is no server.
+
+        It does not count as a failure of the hub (``consecutive_failure_limit``).
+
+        Parameters
+        ----------
+        message, hint:
+            What happened, and what to do; sentences.
+        reason:
+            A label for metrics.
+        """
+        me: Any = self
+        self.log.warning("%s: %s", me._log_name, message)
+        return failure.spawn_failure(self, message, reason=reason, hint=hint)
+
     # -- the start --------------------------------------------------------------------------------------
 
     def get_env(self) -> dict[str, str]:
         """Return the server's environment."""
-        env: dict[str, str] = super().get_env()  # type: ignore[misc]
         settings = self._overlay_settings
+        me: Any = self
+        try:
+            env: dict[str, str] = super().get_env()  # type: ignore[misc]
+        except KeyError as e:
+            if settings is None or "getpwnam" not in str(e):
+                raise
+            raise self.overlay_failure(
+                f"There is no user {me.user.name} on this machine.",
+                reason="user",
+                hint="Ask your administrator for an account.",
+            ) from None
         if settings is not None:
-            me: Any = self
             fields = {"username": escaped(me.user.name), "servername": escaped(me.name)}
             # no mounts here: the home of a machine's user is persistent
             env[SPEC_ENV] = build_spec(

@@ -78,12 +78,7 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
         """Add what depends on the user to the server's environment."""
         if self.overlay_local_simple:
             return SimpleLocalProcessSpawner.user_env(self, env)  # type: ignore[no-any-return]
-        try:
-            result: dict[str, str] = super().user_env(env)
-        except KeyError:
-            if self._overlay_settings is None:
-                raise
-            raise self._overlay_unknown(self.user.name) from None
+        result: dict[str, str] = super().user_env(env)
         return result
 
     async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
@@ -94,29 +89,16 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
         return result
 
     def _overlay_check_user(self, name: str) -> None:
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            raise self._overlay_unknown(name) from None
+        user = pwd.getpwnam(name)
         if os.geteuid() not in (0, user.pw_uid):
             own = pwd.getpwuid(os.geteuid()).pw_name
-            raise self._overlay_failure(
-                f"The hub runs as {own}, and only root may start servers for other users.", "rights"
+            raise self.overlay_failure(
+                f"The hub runs as {own}, and only root may start servers for other users.", reason="rights"
             )
         if not os.path.isabs(user.pw_dir) or user.pw_dir.strip("/") == "":
             # LocalProcessSpawner would look for another place for ever, and the hub with it
-            raise self._overlay_failure(
-                f"The user {name} has no home directory on this machine.", "home", "Ask for one."
-            )
-
-    def _overlay_unknown(self, name: str) -> Exception:
-        return self._overlay_failure(
-            f"There is no user {name} on this machine.", "user", "Ask your administrator for an account."
-        )
-
-    def _overlay_failure(self, message: str, reason: str, hint: str = "") -> Exception:
-        self.log.warning("%s: %s", self._log_name, message)
-        return failure.spawn_failure(self, message, reason=reason, hint=hint)
+            message = f"The user {name} has no home directory on this machine."
+            raise self.overlay_failure(message, reason="home", hint="Ask your administrator for one.")
 
     def _overlay_groups(self, uid: int) -> list[int]:
         user = pwd.getpwuid(uid)
@@ -174,15 +156,15 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
 
     def _overlay_refused(self, error: OSError) -> Exception:
         if error.errno == errno.E2BIG:
-            return self._overlay_failure(
+            return self.overlay_failure(
                 "The server's environment and arguments are larger than this system allows.",
-                "command",
-                "Ask your administrator to make the settings shorter.",
+                reason="command",
+                hint="Ask your administrator to make the settings shorter.",
             )
         if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
             what = "was not found" if error.errno == errno.ENOENT else "may not be run"
             name = error.filename or "the server's command"
-            return self._overlay_failure(f"{name} {what}: the server could not be started.", "command")
+            return self.overlay_failure(f"{name} {what}: the server could not be started.", reason="command")
         # no memory, no processes: nothing that a user could change
         return failure.config_failure(f"The server's process could not be made: {error.strerror or error}.")
 
@@ -212,7 +194,7 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
         known = {self._overlay_uid, os.geteuid(), 0}
         if self._overlay_uid == -1 or not found or found & known or not all(map(_is_user, found)):
             return
-        raise self._overlay_failure(_taken(self._overlay_port), "port", "Start it again.")
+        raise self.overlay_failure(_taken(self._overlay_port), reason="port", hint="Start it again.")
 
     def overlay_describe_end(self, status: int) -> tuple[str, str]:
         """Say how the server ended; the commonest reason of a fixed port is that it is taken."""

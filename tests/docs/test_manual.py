@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from overlayspawner.hub.command import OverlayCommandMixin
 from overlayspawner.hub.docker import OverlayDockerSpawner
 from overlayspawner.hub.kube import OverlayKubeSpawner
 from overlayspawner.hub.local import OverlayLocalSpawner
@@ -68,6 +69,7 @@ def test_settings_exist(page: Path) -> None:
     )
     classes = (OverlayDockerSpawner, OverlayKubeSpawner, OverlayLocalSpawner)
     known = {name for cls in classes for name in cls.class_trait_names()}
+    known |= {name for name in vars(OverlayCommandMixin) if name.startswith("overlay_")}
     assert found <= known
 
 

@@ -110,6 +110,8 @@ class RunningHub:
         self.host = f"http://127.0.0.1:{free_port()}"
         self.token = uuid.uuid4().hex
         self.log_file = self.directory / "hub.log"
+        self.python = [sys.executable]
+        """What runs the hub; may be changed before it is started."""
         self._process: subprocess.Popen[bytes] | None = None
         self._tokens: dict[str, str] = {}
         hub_ip = bridge_address() if docker else "127.0.0.1"
@@ -177,7 +179,7 @@ class RunningHub:
         """
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(self.config_file)],
+                [*self.python, "-m", "jupyterhub", "-f", str(self.config_file)],
                 cwd=self.directory,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,

@@ -132,7 +132,7 @@ def public_python(directory: Path) -> Path:
     (environment / "lib" / version / "site-packages" / "tests.pth").write_text(
         f"import site; site.addsitedir({str(site)!r})\n"
     )
-    for name in ("jupyterhub-singleuser", "jupyter", "uv"):
+    for name in ("jupyterhub-singleuser", "jupyter", "uv", "sudospawner"):
         source = Path(sys.executable).parent / name
         if not source.exists():
             continue
