@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import struct
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from overlayspawner.hub import payload_zip
 from overlayspawner.hub.delivery import PAYLOAD_LABEL, UV_LABEL, Bundle
+from overlayspawner.hub.watch import ENGINE_ERRORS
 from overlayspawner.payload.contract import PAYLOAD_DIR, UV_DIR
 
 if TYPE_CHECKING:
+    from overlayspawner.hub.engine import Engine
     from overlayspawner.hub.image_facts import ImageFacts
 
 # ELF e_machine to the engine's name of the architecture
@@ -123,3 +126,53 @@ def read_elf(head: bytes) -> tuple[str, str]:
                 raise ValueError("the loader's name lies too far behind")
             loader = head[start : start + length].rstrip(b"\0").decode()
     return _MACHINES.get(machine, f"machine-{machine}"), loader
+
+
+_fills: set[asyncio.Future[bool]] = set()  # asyncio itself does not hold on to its tasks
+
+
+def _fill_ended(fill: asyncio.Future[bool]) -> None:
+    _fills.discard(fill)
+    if not fill.cancelled():
+        fill.exception()  # nobody may be left to look at it
+
+
+async def deliver(engine: Engine, facts: ImageFacts, patience: float) -> tuple[list[Bundle], list[str]]:
+    """Have the volumes filled that a container of an image needs.
+
+    Parameters
+    ----------
+    engine:
+        Where.
+    facts:
+        The image's.
+    patience:
+        Seconds to wait. No fill is ended: the next start has what this one can't wait for.
+
+    Returns
+    -------
+    tuple[list[Bundle], list[str]]
+        What is there, and a sentence about each that is not.
+    """
+    uv = find_uv()
+    wanted = [payload_bundle()]
+    if uv is not None and uv.fits(facts):
+        wanted.append(uv.bundle())
+    fills = [asyncio.ensure_future(engine.ensure(b, facts.id)) for b in wanted]
+    for fill in fills:
+        _fills.add(fill)
+        fill.add_done_callback(_fill_ended)
+    await asyncio.wait(fills, timeout=patience)
+    delivered, problems = [], []
+    for bundle, fill in zip(wanted, fills):
+        if not fill.done():
+            problems.append(f"The volume {bundle.volume} is still being filled")
+            continue
+        error = fill.exception()
+        if error is None:
+            delivered.append(bundle)
+        elif isinstance(error, ENGINE_ERRORS):
+            problems.append(f"Filling the volume {bundle.volume} failed ({error})")
+        else:
+            raise error
+    return delivered, problems

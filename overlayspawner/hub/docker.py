@@ -12,16 +12,15 @@ from docker.utils import kwargs_from_env
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Unicode, default
 
-from overlayspawner.hub import bundles, failure, homes, payload_zip, progress
-from overlayspawner.hub.compose import SPEC_LABEL, Plan, compose, find_home, with_home
+from overlayspawner.hub import bundles, failure, homes, kept, payload_zip, progress
+from overlayspawner.hub.compose import Plan, compose, find_home, with_home
 from overlayspawner.hub.engine import Engine, connect
 from overlayspawner.hub.image_facts import facts_from_config, parse_env
 from overlayspawner.hub.mixin import OverlaySpawnerMixin, _setting
 from overlayspawner.hub.output import redact, secrets_of
 from overlayspawner.hub.pull import credentials, megabytes
-from overlayspawner.hub.resume import reason_to_keep
 from overlayspawner.hub.watch import ENGINE_ERRORS, StartWatch
-from overlayspawner.payload.contract import CODES, OverlayError
+from overlayspawner.payload.contract import OverlayError
 
 if TYPE_CHECKING:
     from overlayspawner.hub.deaths import Death
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
 
 _REMOVAL_POLLS = 100  # five seconds
 _DELIVERY_PATIENCE = 20.0  # seconds: a fill takes one or two, unless a killed hub left one behind
-
-_fills: set[asyncio.Future[bool]] = set()  # asyncio itself does not hold on to its tasks
-
-
-def _fill_ended(fill: asyncio.Future[bool]) -> None:
-    _fills.discard(fill)
-    if not fill.cancelled():
-        fill.exception()  # nobody may be left to look at it
 
 
 class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[misc]
@@ -161,7 +152,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         if self._overlay_starting and image == self.image:
             self._overlay_info = info
             if not self.remove:
-                await self._overlay_resume()
+                await kept.resume(self)
 
     async def _overlay_pull(self, image: str) -> dict[str, Any]:
         engine = await self._overlay_connect()
@@ -307,74 +298,13 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
 
     async def _overlay_deliver(self, facts: ImageFacts) -> list[Bundle]:
         """Return what is delivered; what can't be is left out, and the server starts without it."""
-        uv = bundles.find_uv()
-        wanted = [bundles.payload_bundle()]
-        if uv is not None and uv.fits(facts):
-            wanted.append(uv.bundle())
         engine = await self._overlay_connect()
-        fills = [asyncio.ensure_future(engine.ensure(b, facts.id)) for b in wanted]
-        for fill in fills:
-            _fills.add(fill)
-            fill.add_done_callback(_fill_ended)
-        # asyncio.wait ends no fill: the next start has what this one can't wait for
-        await asyncio.wait(fills, timeout=min(_DELIVERY_PATIENCE, self.start_timeout / 3))
-        delivered = []
-        for bundle, fill in zip(wanted, fills):
-            if not fill.done():
-                without = f"The volume {bundle.volume} is still being filled: starting without it"
-                self.log.warning("%s: %s", self._log_name, without)
-                self._overlay_say(progress.CREATE, without)
-                continue
-            error = fill.exception()
-            if error is None:
-                delivered.append(bundle)
-            elif isinstance(error, ENGINE_ERRORS):
-                self.log.error("Filling the volume %s failed: %s", bundle.volume, error)
-            else:
-                raise error
+        patience = min(_DELIVERY_PATIENCE, self.start_timeout / 3)
+        delivered, problems = await bundles.deliver(engine, facts, patience)
+        for problem in problems:
+            self.log.error("%s: %s", self._log_name, problem)
+            self._overlay_say(progress.CREATE, f"{problem}: starting without it")
         return delivered
-
-    # -- containers that are kept -----------------------------------------------------------------------
-
-    async def _overlay_resume(self) -> None:
-        """Remove an existing container that is out of date, if nothing is lost with it."""
-        engine = await self._overlay_connect()
-        try:
-            obj = await engine.run(engine.client.inspect_container, self.object_name)
-        except docker.errors.NotFound:
-            return
-        config = obj.get("Config") or {}
-        self._overlay_secrets |= secrets_of(parse_env(config.get("Env")))
-        label = (config.get("Labels") or {}).get(SPEC_LABEL)
-        if label is None:
-            self._overlay_old("it was created without an overlay")
-            return
-        await self._overlay_create("plan")
-        plan = self._overlay_plan
-        assert plan is not None
-        if plan.hash == label and self._overlay_choice is None:
-            return
-        diff = await engine.run(engine.client.diff, obj["Id"])
-        keep = reason_to_keep(obj, plan, diff)
-        if keep:
-            self._overlay_old(keep)
-            return
-        why = "its settings have changed" if plan.hash != label else "this start is a different one"
-        self.log.info("Recreating %s: %s", self.object_name, why)
-        self._overlay_say(progress.CREATE, f"Replacing the container: {why}")
-        self.object_id = obj["Id"]
-        await self.stop_object()
-        await self.remove_object()
-
-    def _overlay_old(self, why: str) -> None:
-        sentence = f"{CODES['old-container']} It is started as it is, because {why}."
-        if self._overlay_choice is not None:
-            sentence = (
-                f"This container can't be replaced, because {why}: it is started as it is. In a terminal, "
-                f"`overlay {self._overlay_choice.what}` does what you asked for."
-            )
-        self.log.warning("%s: [old-container] %s", self._log_name, sentence)
-        self._overlay_say(progress.CREATE, sentence)
 
     # -- output, waiting, death -------------------------------------------------------------------------
 
