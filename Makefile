@@ -10,11 +10,11 @@ VENV_HUB5 := .venv-hub5
 BIN := $(VENV)/bin
 
 QUICK := not engine and not browser and not network and not slow
-# What has the machine's engine or a browser to itself; tests marked `beside` need no more than containers.
+# One of these at a time; tests marked `beside` need no more than containers.
 ONE_BY_ONE := (engine or browser) and not beside and not kube and not conformance
 BESIDE := not ($(ONE_BY_ONE)) and not kube and not conformance
-# Tests of containers and servers wait more than they compute.
-WORKERS ?= 3
+# How many of the others at a time. What goes on beside them, one test at a time, waits more than it computes.
+WORKERS ?= 2
 # What depends on the hub's version, and so is run with both.
 HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py tests/docker/test_safe.py)
 HUB_TESTS_WITHOUT := $(addprefix --ignore=tests/hub/test_,payload_zip.py start_bin.py output.py delivery_engine.py)
@@ -34,21 +34,31 @@ demo: env ## a JupyterHub to try, on 127.0.0.1 (PORT=8000, ENGINE=docker|local, 
 	@exec $(BIN)/python examples/demo/run.py
 
 .PHONY: test
-test: lint env env-hub5 engine-up images proxy chromium btrfs compiler labextension labextension-check ## everything: lint, and all tests with JupyterHub 6 and 5
-	@status=0; \
+test: ready ## everything: lint, and all tests with JupyterHub 6 and 5
+	@mkdir -p .cache; status=0; waiting=.cache/waiting.log; \
 	run() { echo "== $$1 =="; shift; "$$@" || status=$$?; }; \
 	beside="-n $(WORKERS) --dist worksteal"; hub5="$(HUB_TESTS) $(HUB_TESTS_WITHOUT)"; \
-	run "what depends on the hub, with JupyterHub 5: several at a time" \
-	  $(VENV_HUB5)/bin/python -m pytest $$hub5 $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \
-	run "what depends on the hub, with JupyterHub 5: one by one" \
-	  $(VENV_HUB5)/bin/python -m pytest $$hub5 -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
+	{ run "what depends on the hub, with JupyterHub 5: several at a time" \
+	    $(VENV_HUB5)/bin/python -m pytest $$hub5 $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \
+	  run "what depends on the hub, with JupyterHub 5: one by one" \
+	    $(VENV_HUB5)/bin/python -m pytest $$hub5 -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
+	  run "one by one: engine and browser, with the newest JupyterHub" \
+	    $(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
+	  run "the same checks on every engine" \
+	    env $(CONFORMANCE) -n 3 --dist loadgroup $(PYTEST_ARGS); \
+	  exit $$status; } >$$waiting 2>&1 & other=$$!; \
 	run "several at a time, with the newest JupyterHub" \
 	  $(BIN)/python -m pytest $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \
-	run "one by one: engine and browser, with the newest JupyterHub" \
-	  $(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
-	run "the same checks on every engine" \
-	  env $(CONFORMANCE) -n 3 --dist loadgroup $(PYTEST_ARGS); \
+	wait $$other || status=$$?; cat $$waiting; \
 	exit $$status
+
+# What is waited for (downloads, an engine) and what computes go on side by side: minutes on a new machine.
+.PHONY: ready
+ready: ## all that the tests need
+	@$(MAKE) --no-print-directory engine-up proxy chromium btrfs compiler & tools=$$!; \
+	$(MAKE) --no-print-directory env env-hub5; envs=$$?; wait $$tools && exit $$envs
+	@$(MAKE) --no-print-directory images & images=$$!; \
+	$(MAKE) --no-print-directory lint labextension labextension-check; checked=$$?; wait $$images && exit $$checked
 
 .PHONY: test-quick
 test-quick: env ## the tests without an engine, a browser or the network (under a minute)

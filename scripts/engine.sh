@@ -45,8 +45,9 @@ install_docker() {
     mkdir -p "$cache"
     # The package may try to start the service, which fails without systemd: what counts is
     # whether the program is there afterwards.
-    { apt-get update && apt-get install -y --no-install-recommends docker.io iptables; } \
-        >"$cache/apt.log" 2>&1 || true
+    apt() { apt-get update && apt-get install -y --no-install-recommends "$@"; }
+    # One of these at a time; without the lock's file for what a package may leave running.
+    { flock 9 && apt docker.io iptables 9<&-; } >"$cache/apt.log" 2>&1 9</var/lib/dpkg || true
     # From trixie on, the command line client is a package of its own.
     command -v docker >/dev/null 2>&1 ||
         apt-get install -y --no-install-recommends docker-cli >>"$cache/apt.log" 2>&1 || true

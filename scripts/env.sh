@@ -32,8 +32,9 @@ if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
     [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1 ||
         fail "$python has no venv module: install Debian's package python3-venv"
     say "installing python3-venv"
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } \
-        >/dev/null || fail "python3-venv could not be installed"
+    apt() { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+    # One of these at a time; without the lock's file for what a package may leave running.
+    { flock 9 && apt python3-venv 9<&-; } >/dev/null 9</var/lib/dpkg || fail "python3-venv could not be installed"
 fi
 
 # A folder whose interpreter has gone, for example after an upgrade of the system, is made anew.

@@ -22,8 +22,9 @@ apt_install() {
     [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1 ||
         fail "$* is needed: install it, or run this once as root on Debian"
     say "installing $* from Debian's packages (a minute or two)"
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
-        >/dev/null || fail "$* could not be installed"
+    apt() { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+    # One of these at a time; without the lock's file for what a package may leave running.
+    { flock 9 && apt "$@" 9<&-; } >/dev/null 9</var/lib/dpkg || fail "$* could not be installed"
 }
 
 # Functions have a prefix: `command -v chromium` would find one of that name.
