@@ -40,6 +40,8 @@ ENGINES: dict[str, str] = {
 USUAL = ("docker", "kube", "local")
 """Those that run when nobody names any."""
 
+PATIENCE = "c.Spawner.start_timeout = c.Spawner.http_timeout = 180  # the machine may have much else to do\n"
+
 DIED = 3
 """The exit status of the command that :meth:`Adapter.use_dying_command` sets."""
 
@@ -57,13 +59,21 @@ class Base:
     prefix:
         ``sys.prefix`` of it.
     home:
-        The user's home in it.
+        The user's home in it; empty where each user has another.
+    packages:
+        The directory that its packages are in, when it is not ``lib`` below the prefix.
     """
 
     image: str
     python: str
     prefix: str
-    home: str
+    home: str = ""
+    packages: str = ""
+
+    @property
+    def files(self) -> str:
+        """The directory that its packages are in."""
+        return self.packages or f"{self.prefix}/lib"
 
 
 class Adapter(ABC):
@@ -101,7 +111,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def hub_options(self) -> dict[str, Any]:
-        """Return the arguments of :class:`RunningHub`, with ``config`` and ``spawner`` among them."""
+        """Return the arguments of :class:`RunningHub`, ``spawner`` among them."""
 
     @abstractmethod
     def use_base(self, user: str, base: Base) -> None:
@@ -153,8 +163,11 @@ class Adapter(ABC):
     @contextmanager
     def running(self) -> Iterator[Adapter]:
         """Run the hub."""
-        with self.prepared(), RunningHub(index=self.index, **self.hub_options()) as self.hub:
-            yield self
+        with self.prepared():
+            options = self.hub_options()
+            options["config"] = PATIENCE + options.get("config", "")
+            with RunningHub(index=self.index, **options) as self.hub:
+                yield self
 
     def configure(self, user: str, **traits: Any) -> None:
         """Set traits of a user's next servers, besides those that were set; ``None`` takes one back."""
@@ -184,7 +197,7 @@ class ContainerAdapter(Adapter):
         """Debian's Python 3.11 with a venv, and Debian's own Python 3.13."""
         return (
             Base(image("venv"), "/opt/venv/bin/python", "/opt/venv", "/home/user"),
-            Base(image("py313"), "/usr/bin/python3.13", "/usr", "/home/user"),
+            Base(image("py313"), "/usr/bin/python3.13", "/usr", "/home/user", "/usr/local/lib"),
         )
 
     def use_base(self, user: str, base: Base) -> None:
@@ -196,7 +209,7 @@ class ContainerAdapter(Adapter):
         return {"image": self.bases[0].image, "environment": index_environment(self.index)}
 
 
-def until(condition: Any, sentence: str, *, timeout: float = 60) -> Any:
+def until(condition: Any, sentence: str, *, timeout: float = 120) -> Any:
     """Wait until a condition holds, and return its value; ``sentence`` is said after ``timeout`` seconds."""
     end = time.monotonic() + timeout
     while not (value := condition()):

