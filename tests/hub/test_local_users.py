@@ -126,6 +126,10 @@ def test_all_start_at_once_each_in_an_own_home(
                 assert stat.S_ISLNK(info.st_mode) or not info.st_mode & 0o022, path
             made = [p for p in runtime_dirs_of(user.pw_uid) if not p.name.endswith(alice.pw_name)]
             assert [stat.S_IMODE(p.stat().st_mode) for p in made] == [0o700], (made, user)
+            # the payload stays for as long as one of them runs
+            (pid,) = [p.pid for p in processes_of(user.pw_uid) if b"singleuser" in cmdline(p.pid)]
+            held = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+            assert sum(path.startswith(f"{users.directory}/payload/.in-use/") for path in held) == 1
         for server, code in zip(servers[3:], ("home-unwritable", "home-full", "home-unwritable")):
             assert server.overlay("status")["mode"] == "degraded"
             assert code in server.notices()

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from overlayspawner.hub import payload_dir, payload_zip
-from overlayspawner.payload.contract import OverlayError
+from overlayspawner.hub import boot, payload_dir, payload_zip
+from overlayspawner.payload.contract import SPEC_ENV, OverlayError, Spec
+
+PRINT = "import os; print(os.environ['OVERLAYSPAWNER_RUNTIME'])"
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
 
@@ -194,3 +196,32 @@ def test_the_command_prints_a_script_that_runs_with_it(
     public.chmod(0o777)
     assert payload_dir.main([str(public)]) == 1
     assert "can be written to by others" in capsys.readouterr().err
+
+
+@root_only
+def test_it_runs_from_a_place_where_no_program_may(public: Path) -> None:
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "noexec,nosuid,mode=0755", "overlay-test", public], check=True
+    )
+    try:
+        directory = deliver(public)
+        # as the system allows it: the launcher is read by sh, the zip by Python
+        words = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "env", "-i"]
+        spec = Spec(path="/nonexistent/overlay").to_json()
+        done = subprocess.run(
+            [
+                *words,
+                f"{SPEC_ENV}={spec}",
+                "PATH=/usr/bin:/bin",
+                *boot.wrap(["python3", "-c", PRINT], directory),
+            ],
+            capture_output=True,
+            text=True,
+            cwd="/",
+        )
+        runtime = done.stdout.strip()
+        assert runtime.startswith("/tmp/overlayspawner-"), done.stderr
+        shutil.rmtree(runtime)
+        assert "payload" not in done.stderr
+    finally:
+        subprocess.run(["umount", "--lazy", public], check=True)

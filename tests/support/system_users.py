@@ -101,11 +101,16 @@ def reachable(path: Path) -> bool:
     return all(p.stat().st_mode & stat.S_IXOTH for p in [*path.parents, path] if p.is_dir())
 
 
-def public_python(directory: Path) -> Path:
+def public_python(directory: Path, *, whole: bool = False) -> Path:
     """Make the environment that the tests run in available to all users; return its folder of programs.
 
-    The interpreter may lie in root's home. Its standard library is copied then, and a venv of it sees this
-    environment's packages, with the single-user server in its ``bin``.
+    The interpreter may lie in root's home. With its standard library it is copied then. A venv of it sees this
+    environment's packages, and has its settings and the single-user server.
+
+    Parameters
+    ----------
+    whole:
+        Have the packages in the venv itself: further names of the same files, where that can be.
     """
     base, version = Path(sys.base_prefix), f"python{sys.version_info.major}.{sys.version_info.minor}"
     interpreter = Path(os.path.realpath(sys.executable))
@@ -126,12 +131,19 @@ def public_python(directory: Path) -> Path:
         interpreter = copy / "bin" / version
     environment = directory / "env"
     subprocess.run([str(interpreter), "-m", "venv", "--without-pip", str(environment)], check=True)
-    site = Path(sysconfig.get_path("purelib"))
-    if not reachable(site):
-        pytest.skip(f"other users can't read the packages in {site}")
-    (environment / "lib" / version / "site-packages" / "tests.pth").write_text(
-        f"import site; site.addsitedir({str(site)!r})\n"
-    )
+    site = environment / "lib" / version / "site-packages"
+    source = Path(sysconfig.get_path("purelib"))
+    if whole:
+        linked = subprocess.run(["cp", "-al", f"{source}/.", str(site)], capture_output=True, check=False)
+        if linked.returncode:  # another file system
+            subprocess.run(["cp", "-a", f"{source}/.", str(site)], check=True)
+    else:
+        if not reachable(source):
+            pytest.skip(f"other users can't read the packages in {source}")
+        (site / "tests.pth").write_text(f"import site; site.addsitedir({str(source)!r})\n")
+    for name in ("share", "etc"):
+        if (Path(sys.prefix) / name).is_dir():
+            subprocess.run(["cp", "-a", str(Path(sys.prefix) / name), str(environment)], check=True)
     for name in ("jupyterhub-singleuser", "jupyter", "uv", "sudospawner"):
         source = Path(sys.executable).parent / name
         if not source.exists():
