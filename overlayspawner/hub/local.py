@@ -186,11 +186,11 @@ class OverlayLocalSpawner(OverlayCommandMixin, LocalProcessSpawner):  # type: ig
         finally:
             if self._overlay_tidying is not None:
                 await self._overlay_tidying
-        self._overlay_check_listener()
+        if self._overlay_port:
+            self._overlay_check_listener(await asyncio.to_thread(processes.listeners, self._overlay_port))
 
-    def _overlay_check_listener(self) -> None:
+    def _overlay_check_listener(self, found: set[int]) -> None:
         """Refuse a server that is somebody else's: any user of this machine may have taken the port first."""
-        found = processes.listeners(self._overlay_port) if self._overlay_port else set()
         known = {self._overlay_uid, os.geteuid(), 0}
         if self._overlay_uid == -1 or not found or found & known or not all(map(_is_user, found)):
             return

@@ -244,12 +244,13 @@ def _lease(place: str, version: str, *, keep: bool) -> int:
     leases = os.path.join(place, _LEASES)
     name = _KEEP if keep else os.urandom(8).hex()
     path = os.path.join(leases, f"{version}.{name}")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # read-only: a user's server gets it, and must not be able to fill root's disk through it
+    fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if keep:
         os.close(fd)
         return -1
     with suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return fd
 
 

@@ -164,6 +164,8 @@ def test_a_version_stays_as_long_as_a_process_has_its_lease(tmp_path: Path) -> N
     (held,) = leases.glob("*.[0-9a-f]*")
     held.rename(leases / f"{old.name}.{held.suffix[1:]}")
     server = subprocess.Popen(["/bin/sh", "-c", "read line"], stdin=subprocess.PIPE, pass_fds=[lease])
+    with pytest.raises(OSError, match="Bad file descriptor"):  # nothing that its user could write to
+        os.write(lease, b"x")
     os.close(lease)
     try:
         assert payload_dir.remove_old(str(tmp_path)) == []
@@ -225,3 +227,26 @@ def test_it_runs_from_a_place_where_no_program_may(public: Path) -> None:
         assert "payload" not in done.stderr
     finally:
         subprocess.run(["umount", "--lazy", public], check=True)
+
+
+def test_several_hubs_share_it(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from overlayspawner.hub import payload_dir as p\n"
+        "for _ in range(20):\n"
+        "    directory, lease = p.deliver(sys.argv[1], keep=False)\n"
+        "    p.remove_old(sys.argv[1])\n"
+        "    assert sorted(os.listdir(directory)) == sorted(sys.argv[2:]), os.listdir(directory)\n"
+        "    os.close(lease)\n"
+    )
+    old_version(tmp_path)
+    files = ["COMPLETE", *payload_zip.build().contents()]
+    hubs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), *files], stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for hub in hubs:
+        _, err = hub.communicate(timeout=100)
+        assert hub.returncode == 0, err
+    assert versions(tmp_path) == [payload_zip.build().short_id]

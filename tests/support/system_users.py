@@ -104,8 +104,8 @@ def reachable(path: Path) -> bool:
 def public_python(directory: Path, *, whole: bool = False) -> Path:
     """Make the environment that the tests run in available to all users; return its folder of programs.
 
-    The interpreter may lie in root's home. With its standard library it is copied then. A venv of it sees this
-    environment's packages, and has its settings and the single-user server.
+    The interpreter may lie in root's home. With its standard library it is copied then. A venv of it sees
+    this environment's packages, and has its settings and the single-user server.
 
     Parameters
     ----------
