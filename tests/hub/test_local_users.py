@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ from tests.support.system_users import (
     processes_of,
     public_python,
     runtime_dirs_of,
-    small_disk,
 )
 
 pytestmark = pytest.mark.slow
@@ -104,49 +102,45 @@ def test_all_start_at_once_each_in_an_own_home(
     assert squat.wait() == 0
     nologin = users.add(shell="/usr/sbin/nologin")
     homeless = users.add(home="/nonexistent")
-    full, locked = users.add(), users.add()
+    locked = users.add()  # full disks are in tests/conformance
     os.chmod(locked.pw_dir, 0o555)
-    with ExitStack() as stack:
-        stack.enter_context(small_disk(full.pw_dir, full, "64k"))
-        with suppress(OSError):
-            (Path(full.pw_dir) / "data").write_bytes(b"x" * 100_000)
-        everybody = [alice, bob, nologin, homeless, full, locked]
-        servers = in_parallel(*(lambda name=u.pw_name: hub.start_server(name) for u in everybody))
-        for user, server in zip(everybody[:3], servers):
-            status = server.overlay("status")
-            assert status["mode"] == "normal", status
-            assert status["path"] == f"{user.pw_dir}/.overlay/default"
-            cell = server.run_cell("import os, sys; print(os.getuid(), os.getgid(), sys.prefix)")
-            assert cell.text == f"{user.pw_uid} {user.pw_gid} {status['env']}\n"
-            found = [Path(user.pw_dir) / ".overlay", *(Path(user.pw_dir) / ".overlay").rglob("*")]
-            assert len(found) > 5
-            for path in found:
-                info = path.lstat()
-                assert (info.st_uid, info.st_gid) == (user.pw_uid, user.pw_gid), path
-                assert stat.S_ISLNK(info.st_mode) or not info.st_mode & 0o022, path
-            made = [p for p in runtime_dirs_of(user.pw_uid) if not p.name.endswith(alice.pw_name)]
-            assert [stat.S_IMODE(p.stat().st_mode) for p in made] == [0o700], (made, user)
-            # the payload stays for as long as one of them runs
-            (pid,) = [p.pid for p in processes_of(user.pw_uid) if b"singleuser" in cmdline(p.pid)]
-            held = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-            assert sum(path.startswith(f"{users.directory}/payload/.in-use/") for path in held) == 1
-        for server, code in zip(servers[3:], ("home-unwritable", "home-full", "home-unwritable")):
-            assert server.overlay("status")["mode"] == "degraded"
-            assert code in server.notices()
-            assert server.run_cell("print(6 * 7)").text == "42\n"
-        # what another user may write to is not where programs and settings come from
-        cell = servers[0].run_cell(
-            "import json, os, sys; print(json.dumps([*sys.path, *os.environ['PATH'].split(':'),"
-            "*os.environ.get('JUPYTER_PATH', '').split(':')]))"
-        )
-        places = [p for p in json.loads(cell.text) if os.path.exists(p)]
-        assert len(places) > 5
-        for place in places:
-            info = os.stat(place)
-            assert info.st_uid in (0, alice.pw_uid) and not info.st_mode & 0o022, place
-        for path in [users.directory / "payload", *(users.directory / "payload").glob("[0-9a-f]*/*")]:
-            assert path.stat().st_uid == 0 and not path.stat().st_mode & 0o022, path
-        in_parallel(*(lambda name=u.pw_name: hub.stop_server(name) for u in everybody[2:]))
+    everybody = [alice, bob, nologin, homeless, locked]
+    servers = in_parallel(*(lambda name=u.pw_name: hub.start_server(name) for u in everybody))
+    for user, server in zip(everybody[:3], servers):
+        status = server.overlay("status")
+        assert status["mode"] == "normal", status
+        assert status["path"] == f"{user.pw_dir}/.overlay/default"
+        cell = server.run_cell("import os, sys; print(os.getuid(), os.getgid(), sys.prefix)")
+        assert cell.text == f"{user.pw_uid} {user.pw_gid} {status['env']}\n"
+        found = [Path(user.pw_dir) / ".overlay", *(Path(user.pw_dir) / ".overlay").rglob("*")]
+        assert len(found) > 5
+        for path in found:
+            info = path.lstat()
+            assert (info.st_uid, info.st_gid) == (user.pw_uid, user.pw_gid), path
+            assert stat.S_ISLNK(info.st_mode) or not info.st_mode & 0o022, path
+        made = [p for p in runtime_dirs_of(user.pw_uid) if not p.name.endswith(alice.pw_name)]
+        assert [stat.S_IMODE(p.stat().st_mode) for p in made] == [0o700], (made, user)
+        # the payload stays for as long as one of them runs
+        (pid,) = [p.pid for p in processes_of(user.pw_uid) if b"singleuser" in cmdline(p.pid)]
+        held = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        assert sum(path.startswith(f"{users.directory}/payload/.in-use/") for path in held) == 1
+    for server in servers[3:]:
+        assert server.overlay("status")["mode"] == "degraded"
+        assert "home-unwritable" in server.notices()
+        assert server.run_cell("print(6 * 7)").text == "42\n"
+    # what another user may write to is not where programs and settings come from
+    cell = servers[0].run_cell(
+        "import json, os, sys; print(json.dumps([*sys.path, *os.environ['PATH'].split(':'),"
+        "*os.environ.get('JUPYTER_PATH', '').split(':')]))"
+    )
+    places = [p for p in json.loads(cell.text) if os.path.exists(p)]
+    assert len(places) > 5
+    for place in places:
+        info = os.stat(place)
+        assert info.st_uid in (0, alice.pw_uid) and not info.st_mode & 0o022, place
+    for path in [users.directory / "payload", *(users.directory / "payload").glob("[0-9a-f]*/*")]:
+        assert path.stat().st_uid == 0 and not path.stat().st_mode & 0o022, path
+    in_parallel(*(lambda name=u.pw_name: hub.stop_server(name) for u in everybody[2:]))
     for user in everybody[2:]:
         assert processes_of(user.pw_uid) == [] and runtime_dirs_of(user.pw_uid) == []
     # a fifo and links in the places of locks have neither hung the hub nor led it anywhere

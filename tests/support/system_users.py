@@ -13,8 +13,7 @@ import sysconfig
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -155,14 +154,3 @@ def public_python(directory: Path, *, whole: bool = False) -> Path:
         target.write_bytes(text)
         target.chmod(0o755)
     return environment / "bin"
-
-
-@contextmanager
-def small_disk(path: str, owner: pwd.struct_passwd, size: str) -> Iterator[None]:
-    """Mount a small file system at a home; gone afterwards."""
-    options = f"size={size},uid={owner.pw_uid},gid={owner.pw_gid},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=False)
