@@ -68,6 +68,12 @@ Write these with the name of the class, for example `c.OverlayDockerSpawner.over
 [Kubernetes](../how-to/kubernetes.md).
 
 {kube}
+## OverlaySwarmSpawner
+
+`c.JupyterHub.spawner_class = "overlay-swarm"`. Parent: `dockerspawner.SwarmSpawner`. It has the settings of
+`OverlayDockerSpawner`, with another default of `home_volume`: empty, because a volume belongs to one node. See
+[Swarm](../how-to/swarm.md).
+
 ## OverlayLocalSpawner
 
 `c.JupyterHub.spawner_class = "overlay-local"`. Parent: `jupyterhub.spawner.LocalProcessSpawner`. See

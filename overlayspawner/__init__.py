@@ -15,6 +15,7 @@ _LAZY = {
     "OverlayDockerSpawner": "overlayspawner.hub.docker",
     "OverlayKubeSpawner": "overlayspawner.hub.kube",
     "OverlayLocalSpawner": "overlayspawner.hub.local",
+    "OverlaySwarmSpawner": "overlayspawner.hub.swarm",
 }
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "OverlayKubeSpawner",
     "OverlayLocalSpawner",
     "OverlaySpawnerMixin",
+    "OverlaySwarmSpawner",
     "__version__",
 ]
 

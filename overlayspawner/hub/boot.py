@@ -71,7 +71,9 @@ class Wrapped(NamedTuple):
     notice: str = ""
 
 
-def wrap_container(entrypoint: list[str], command: list[str], *, shell: bool = True) -> Wrapped:
+def wrap_container(
+    entrypoint: list[str], command: list[str], *, shell: bool = True, directory: str = PAYLOAD_DIR
+) -> Wrapped:
     """Wrap the start of a container.
 
     The command is wrapped, so that an entrypoint like ``tini -g -- start.sh`` does its work (change the user,
@@ -84,15 +86,17 @@ def wrap_container(entrypoint: list[str], command: list[str], *, shell: bool = T
         What the container would start with.
     shell:
         Whether the image has ``/bin/sh``.
+    directory:
+        Where the payload is.
     """
     if not shell:
         return Wrapped(None, command, "no-shell")
     if not entrypoint and not command:
         return Wrapped(None, command, "no-command")
     if command and not command[0].startswith("-") and not _takes_arguments(entrypoint):
-        return Wrapped(None, wrap(command))
+        return Wrapped(None, wrap(command, directory))
     if entrypoint:
-        return Wrapped(wrap(entrypoint), command)
+        return Wrapped(wrap(entrypoint, directory), command)
     return Wrapped(None, command, "no-command")
 
 

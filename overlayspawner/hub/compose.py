@@ -14,7 +14,7 @@ from overlayspawner.hub import boot
 from overlayspawner.hub.config import Mount, Settings, build_spec, home_volume_problem, spec_hash
 from overlayspawner.hub.delivery import NO_COPY
 from overlayspawner.hub.image_facts import parse_env
-from overlayspawner.payload.contract import SPEC_ENV, Spec, notice
+from overlayspawner.payload.contract import PAYLOAD_DIR, SPEC_ENV, Spec, notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,6 +130,7 @@ def compose(
     settings: Settings,
     bundles: list[Bundle],
     payload_id: str,
+    directory: str = PAYLOAD_DIR,
     home_volume: str = "",
     home_refused: dict[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
@@ -150,6 +151,8 @@ def compose(
         What is delivered.
     payload_id:
         The payload's.
+    directory:
+        Where the payload is in the container.
     home_volume:
         Name of the home volume, or ``""`` for none.
     home_refused:
@@ -194,6 +197,7 @@ def compose(
         _words(out["entrypoint"]) if out.get("entrypoint") is not None else list(facts.entrypoint),
         _words(out.get("command")),
         shell=facts.shell,
+        directory=directory,
     )
     if wrapped.notice:
         notices.append(

@@ -20,7 +20,7 @@ from overlayspawner.hub.mixin import OverlaySpawnerMixin, _setting
 from overlayspawner.hub.output import redact, secrets_of
 from overlayspawner.hub.pull import credentials, megabytes
 from overlayspawner.hub.watch import ENGINE_ERRORS, StartWatch
-from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.contract import PAYLOAD_DIR, OverlayError
 
 if TYPE_CHECKING:
     from overlayspawner.hub.deaths import Death
@@ -242,12 +242,16 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             )
             if self._overlay_home_refused is not None:
                 plan = self._overlay_plan = self._overlay_compose(kwargs)
+        self._overlay_tell_plan(plan)
+        return await super().docker("create_container", **plan.kwargs)
+
+    def _overlay_tell_plan(self, plan: Plan) -> None:
+        """Show what the user should know about how the server is created."""
         if plan.home_problem:
             self.log.info("%s: no home volume, because %s", self._log_name, plan.home_problem)
         for n in plan.notices:
             self.log.warning("%s: [%s] %s", self._log_name, n["code"], n["message"])
             self._overlay_say(progress.CREATE, f"{n['message']} {n['hint']}".strip())
-        return await super().docker("create_container", **plan.kwargs)
 
     async def _overlay_find_kept_home(self) -> str:
         """Return the home volume that an earlier start made: it stays when the overlay is switched off."""
@@ -264,7 +268,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
             return ""
         return str(volume)
 
-    def _overlay_compose(self, kwargs: dict[str, Any]) -> Plan:
+    def _overlay_compose(self, kwargs: dict[str, Any], directory: str = PAYLOAD_DIR) -> Plan:
         assert self._overlay_settings is not None and self._overlay_facts is not None
         volume = self.format_volume_name(self._overlay_home_template, self)
         try:
@@ -274,6 +278,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
                 settings=self._overlay_settings,
                 bundles=self._overlay_bundles,
                 payload_id=payload_zip.build().id,
+                directory=directory,
                 home_volume=volume,
                 home_refused=self._overlay_home_refused,
                 fields={"username": self.escaped_name, "servername": self.escape(self.name.lower())},
@@ -302,7 +307,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         patience = min(_DELIVERY_PATIENCE, self.start_timeout / 3)
         delivered, problems = await bundles.deliver(engine, facts, patience)
         for problem in problems:
-            self.log.error("%s: %s", self._log_name, problem)
+            self.log.error("%s: %s: starting without it", self._log_name, problem)
             self._overlay_say(progress.CREATE, f"{problem}: starting without it")
         return delivered
 
