@@ -19,6 +19,7 @@ from overlayspawner.hub.output import clean, redact, secrets_of
 from overlayspawner.hub.swarm_configs import ConfigStore
 from overlayspawner.hub.swarm_service import CODES, Reason
 from overlayspawner.hub.watch import ENGINE_ERRORS
+from overlayspawner.payload.contract import PAYLOAD_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,13 +153,19 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
         if container["image"] != self.image:
             self._overlay_facts = ImageFacts("")  # extra_container_spec names another one
         directory = swarm_service.place(kwargs)
+        if not directory:
+            self._overlay_configs, directory = {}, PAYLOAD_DIR
+            self._overlay_say(
+                progress.CREATE,
+                "Volumes are mounted over all places for the overlay's code: the server starts without it.",
+            )
         plan = self._overlay_plan = self._overlay_compose(container, directory)
         self._overlay_tell_plan(plan)
         for again in (True, False):
             final = swarm_service.as_service(
                 kwargs,
                 plan,
-                configs=self._overlay_configs if directory else {},
+                configs=self._overlay_configs,
                 directory=directory,
                 volume=self._overlay_volume_options(),
             )

@@ -89,19 +89,16 @@ def as_service(
             name if value is None else f"{name}={_no_template(value) if name == SPEC_ENV else value}"
             for name, value in environment.items()
         ]
-        own = {
-            "File": {"Name": "", "UID": "0", "GID": "0", "Mode": 0o444},
-        }
-        spec["Configs"] = [
-            *(spec.get("Configs") or ()),
-            *(
-                {"ConfigID": id, "ConfigName": name, "File": {**own["File"], "Name": f"{directory}/{file}"}}
-                for file, (id, name) in configs.items()
-            ),
-        ]
+        own = [_reference(f"{directory}/{file}", *config) for file, config in configs.items()]
+        spec["Configs"] = [*(spec.get("Configs") or ()), *own]
     if plan.home_volume:
         spec["Mounts"] = [*(spec.get("Mounts") or ()), home_mount(plan.home_volume, plan.home, volume)]
     return _with_spec(kwargs, spec)
+
+
+def _reference(path: str, identity: str, name: str) -> dict[str, Any]:
+    file = {"Name": path, "UID": "0", "GID": "0", "Mode": 0o444}
+    return {"ConfigID": identity, "ConfigName": name, "File": file}
 
 
 def with_home(
@@ -225,7 +222,7 @@ def of_tasks(tasks: Iterable[Mapping[str, Any]]) -> Reason | None:
             # On another node it may work: only when that was refused too, it is over.
             rejected += 1
             code = code_of(said, "rejected")
-            reason = Reason(code, f"{CODES[code]} The node says: {said}", fatal=rejected > 1)
+            reason = Reason(code, _named_volume(f"{CODES[code]} The node says: {said}"), fatal=rejected > 1)
         elif state == "pending" and said:
             code = "mount" if "plugin" in said else "no-node"
             reason = Reason(code, f"{CODES['no-node']} The swarm says: {said}")
@@ -253,13 +250,16 @@ def of_refusal(text: str) -> Reason:
     """Return why the engine refuses a service."""
     said = words(text)
     code = code_of(said, "settings")
-    message = f"{CODES[code]} Docker says: {said}"
-    if "absolute path" in said:
-        message += (
-            " (SwarmSpawner mounts what is in volumes as directories of the nodes; a named volume has to "
-        )
-        message += "be in the mounts of extra_container_spec.)"
-    return Reason(code, message, fatal=True)
+    return Reason(code, _named_volume(f"{CODES[code]} Docker says: {said}"), fatal=True)
+
+
+def _named_volume(message: str) -> str:
+    if "must be an absolute path" not in message:
+        return message
+    return (
+        f"{message}. (SwarmSpawner mounts what volumes names as directories of the nodes: named volumes belong "
+        "into the mounts of extra_container_spec.)"
+    )
 
 
 def words(text: object, secrets: Iterable[str] = ()) -> str:
