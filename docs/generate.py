@@ -71,8 +71,8 @@ Write these with the name of the class, for example `c.OverlayDockerSpawner.over
 ## OverlaySwarmSpawner
 
 `c.JupyterHub.spawner_class = "overlay-swarm"`. Parent: `dockerspawner.SwarmSpawner`. It has the settings of
-`OverlayDockerSpawner`, with another default of `home_volume`: empty, because a volume belongs to one node. See
-[Swarm](../how-to/swarm.md).
+`OverlayDockerSpawner`, with another default of `home_volume`: empty, because a volume belongs to one node.
+See [Swarm](../how-to/swarm.md).
 
 ## OverlayLocalSpawner
 

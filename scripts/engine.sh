@@ -2,7 +2,9 @@
 # Make sure that a container engine answers; start one where that is possible.
 #
 #   scripts/engine.sh          use the engine that answers, else install and start Docker
-#   scripts/engine.sh stop     stop the engine, but only one that this script started
+#   scripts/engine.sh stop     stop the engine, but only one that this script started; leave a swarm that it made
+#
+# ENGINE=swarm makes the Docker that answers a swarm of one node, where it is none yet.
 #
 # Exit status: 0 an engine answers, 3 none can be had here, 2 usage.
 # Installing needs root and Debian's packages. Everything is skipped when it is already there.
@@ -12,6 +14,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cache=$root/.cache/engine
 pidfile=$cache/dockerd.pid
 log=$cache/dockerd.log
+swarmfile=$cache/swarm
 start_seconds=${ENGINE_START_SECONDS:-60}
 
 say() { printf 'engine: %s\n' "$*" >&2; }
@@ -95,6 +98,7 @@ up() {
     esac
     if command -v docker >/dev/null 2>&1 && answers; then
         say "using the Docker that answers ($(docker info --format '{{.ServerVersion}}' 2>/dev/null))"
+        swarm
         return
     fi
     # Someone who names an engine means that one: another started beside it would surprise.
@@ -107,9 +111,41 @@ up() {
     fi
     answers || start_docker
     say "Docker $(docker info --format '{{.ServerVersion}}' 2>/dev/null) answers"
+    swarm
+}
+
+of_swarm() { docker info --format "{{.Swarm.$1}}" 2>/dev/null; }
+
+# What is remembered is the swarm's identity, so that none is left that somebody else has made since.
+swarm() {
+    [ "${ENGINE:-docker}" = swarm ] || return 0
+    case $(of_swarm LocalNodeState) in
+    active)
+        [ "$(of_swarm ControlAvailable)" = true ] ||
+            none "this Docker is a node of a swarm, but no manager of it: use a manager (DOCKER_HOST)"
+        say "using the swarm that is there"
+        ;;
+    inactive)
+        say "making this Docker a swarm of one node"
+        docker swarm init --advertise-addr 127.0.0.1 >/dev/null || none "docker swarm init failed"
+        mkdir -p "$cache"
+        of_swarm Cluster.ID >"$swarmfile"
+        ;;
+    *) none "this Docker's swarm is in trouble ($(of_swarm LocalNodeState)): docker info says more" ;;
+    esac
+}
+
+leave_swarm() {
+    [ -s "$swarmfile" ] && answers || return 0
+    if [ "$(of_swarm Cluster.ID)" = "$(cat "$swarmfile")" ]; then
+        say "leaving the swarm"
+        docker swarm leave --force >/dev/null
+    fi
+    rm -f "$swarmfile"
 }
 
 stop() {
+    leave_swarm
     if ! ours_runs; then
         say "no engine runs that this script started"
         return
