@@ -7,18 +7,18 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import docker
-from docker.errors import APIError
 from docker.utils import kwargs_from_env
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Unicode, default
 
-from overlayspawner.hub import bundles, failure, homes, kept, payload_zip, progress
+from overlayspawner.hub import bundles, engine_reasons, failure, homes, kept, payload_zip, progress
 from overlayspawner.hub.compose import Plan, compose, find_home, with_home
 from overlayspawner.hub.engine import Engine, connect
 from overlayspawner.hub.image_facts import facts_from_config, parse_env
 from overlayspawner.hub.mixin import OverlaySpawnerMixin, _setting
-from overlayspawner.hub.output import redact, secrets_of
+from overlayspawner.hub.output import secrets_of
 from overlayspawner.hub.pull import credentials, megabytes
+from overlayspawner.hub.unwell import UnwellEngine
 from overlayspawner.hub.watch import ENGINE_ERRORS, StartWatch
 from overlayspawner.payload.contract import PAYLOAD_DIR, OverlayError
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 
 _REMOVAL_POLLS = 100  # five seconds
+_CONNECT_TIMEOUT = 10.0  # seconds
 _DELIVERY_PATIENCE = 20.0  # seconds: a fill takes one or two, unless a killed hub left one behind
 
 
-class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[misc]
+class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  # type: ignore[misc]
     """Spawns single-user servers in Docker containers, each user with a package overlay on the image."""
 
     home_volume = _setting(
@@ -94,8 +95,16 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
     async def _overlay_connect(self) -> Engine:
         """Return the engine, which all spawners with the same connection settings share."""
         kwargs = self._overlay_client_kwargs()
+        timeout = kwargs.get("timeout", docker.constants.DEFAULT_TIMEOUT_SECONDS)
         key = repr(sorted((k, str(v)) for k, v in kwargs.items() if k != "tls")) + repr(self.tls_config)
-        return await connect(key, lambda: docker.APIClient(**kwargs))
+
+        def make_client() -> Any:
+            # The first request is for the version. Where that hangs, the next start is not to wait for it.
+            client = docker.APIClient(**{**kwargs, "timeout": min(_CONNECT_TIMEOUT, timeout)})
+            client.timeout = timeout
+            return client
+
+        return await connect(key, make_client)
 
     # -- the start --------------------------------------------------------------------------------------
 
@@ -119,9 +128,11 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         self._overlay_secrets = {self.api_token} if self.api_token else set()
         self._overlay_begin()
         self._overlay_starting, self._overlay_pulling = True, False
+        self._overlay_hope()
         try:
             try:
-                address = await super().start(*args, **kwargs)
+                # before the hub ends it, which can't say what it was about
+                address = await asyncio.wait_for(super().start(*args, **kwargs), self._overlay_patience())
             except Exception as e:
                 await self._overlay_explain(e)
                 raise
@@ -167,12 +178,14 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         self._overlay_say(progress.PULL_FROM, f"Pulling the image {image}")
         # logins are made on DockerSpawner's own client (``self.docker("login", ...)``)
         auth = await engine.run(lambda: credentials(self.client, image))
+        self._overlay_pulled = 0
         pulled, future = engine.pulls.start(engine.client, image, auth)
         span = progress.PULL_TO - progress.PULL_FROM
         while not future.done():
             # asyncio.wait, not await: another user may wait for the same pull when this start is cancelled
             await asyncio.wait({future}, timeout=1.0)
             done, total = pulled.totals()
+            self._overlay_pulled = done
             if total:
                 percent = progress.PULL_FROM + span * done // total
                 of = f"{megabytes(done)} of {megabytes(total)}"
@@ -387,32 +400,14 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, DockerSpawner):  # type: ignore[
         """Return the exception that tells about a death."""
         assert self._overlay_watch is not None
         tail = await self._overlay_watch.last_words()
-        message = failure.describe(death)
-        self.log.warning("%s: %s\n%s", self._log_name, message, tail)
+        code = engine_reasons.of_death(death, tail)
+        message, hint = failure.describe(death), engine_reasons.HINTS.get(code, "")
+        self.log.warning("%s: [%s] %s\n%s", self._log_name, code, message, tail)
         if self.remove:
             await self._overlay_until_gone(self._overlay_watch.container)
         return failure.spawn_failure(
-            self, message, reason=failure.label_of(death), tail=tail, safe=self._overlay_choice is None
+            self, message, reason=code, tail=tail, hint=hint, safe=self._overlay_choice is None
         )
-
-    async def _overlay_explain(self, error: Exception) -> None:
-        """Raise a better exception for a failed start, where there is one."""
-        watch = self._overlay_watch
-        if isinstance(error, APIError):
-            text = redact(str(error.explanation or error), self._overlay_secrets)
-            if watch is not None and failure.image_caused(text):
-                message = f"The server's command could not be started: {text}"
-                raise failure.spawn_failure(self, message, reason="command") from error
-            if self._overlay_pulling:
-                message = f"The image {self.image} can't be had: {text}"
-                if self.user_options.get("image") and failure.no_such_image(text):
-                    raise failure.spawn_failure(self, message, reason="image") from error
-                raise failure.config_failure(message) from error
-        # A dead container has no port and can't run post_start_cmd: its death is the reason then.
-        if watch is not None and isinstance(error, (APIError, RuntimeError, TypeError, KeyError, IndexError)):
-            death = await watch.death_now(patience=0.5)
-            if death is not None:
-                raise await self._overlay_died(death) from error
 
     # -- the rest ---------------------------------------------------------------------------------------
 

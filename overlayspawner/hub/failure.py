@@ -8,7 +8,6 @@ below 500; JupyterHub 5 counts every failed spawn, so there the count is correct
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -39,11 +38,10 @@ _SIGNALS = {
 
 # What the engine says when it can't run what the image (or its user) asks for: nothing is wrong with the
 # engine or the hub then. Matched on text, because the engine gives the same status for all of them.
-_IMAGE_CAUSED = re.compile(
+IMAGE_CAUSED = (
     r"executable file not found|no such file or directory|permission denied|exec format error"
     r"|unable to find (?:user|group)|no matching entries in (?:passwd|group)|no command specified"
-    r"|chdir to cwd|cannot unmarshal|not a directory",
-    re.IGNORECASE,
+    r"|chdir to cwd|cannot unmarshal|not a directory"
 )
 
 
@@ -74,21 +72,10 @@ def label_of(death: Death) -> str:
 
 # What registries and engines say about an image that does not exist, or not for us (registries do not tell
 # these apart). The engine's status is 404 for some of them and 500 for others.
-_NO_SUCH_IMAGE = re.compile(
+NO_SUCH_IMAGE = (
     r"manifest unknown|manifest for .* not found|no such image|repository .* not found|name unknown"
-    r"|access denied|access to the resource is denied|invalid reference format|no matching manifest",
-    re.IGNORECASE,
+    r"|access denied|access to the resource is denied|invalid reference format|no matching manifest"
 )
-
-
-def no_such_image(explanation: str) -> bool:
-    """Whether a pull failed because of the name that was asked for, not because of registry or engine."""
-    return bool(_NO_SUCH_IMAGE.search(explanation))
-
-
-def image_caused(explanation: str) -> bool:
-    """Whether the engine's refusal to start a container is due to the image or its settings for the user."""
-    return bool(_IMAGE_CAUSED.search(explanation))
 
 
 def spawn_failure(
