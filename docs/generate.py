@@ -22,6 +22,7 @@ sys.path[:0] = [str(DOCS), str(ROOT)]
 
 import charts  # noqa: E402
 import engines  # noqa: E402
+import failures  # noqa: E402
 import rest  # noqa: E402
 from hints import HINTS, INTRODUCTIONS, SECTIONS  # noqa: E402
 
@@ -404,6 +405,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "codes.md": ("contract.CODES and docs/hints.py", codes),
     "helm.md": ("the settings of OverlayKubeSpawner", charts.page),
     "engines.md": ("docs/reference/engines.json", engines.page),
+    "spawn-failures.md": ("hub/engine_reasons.py and hub/kube_reasons.py", failures.page),
     "rest.md": ("docs/reference/openapi.yaml", rest_page),
     "spec.md": ("contract.Spec", spec),
 }

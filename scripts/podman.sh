@@ -63,9 +63,13 @@ tmp_dir = "$cache/run/libpod"
 CONF
     mkdir -p "$cache/networks"
     say "starting the service in the background (log: .cache/podman/service.log)"
-    # setsid takes it out of make's process group, so that Ctrl-C there does not end it.
-    setsid podman --root "$cache/root" --runroot "$cache/run" --network-config-dir "$cache/networks" \
-        system service --time=0 "unix://$socket" >"$log" 2>&1 </dev/null &
+    # setsid takes it out of make's process group, so that Ctrl-C there does not end it. Its directory, because
+    # conmon leaves a file there when a container runs out of memory.
+    (
+        cd "$cache"
+        exec setsid podman --root "$cache/root" --runroot "$cache/run" --network-config-dir "$cache/networks" \
+            system service --time=0 "unix://$socket" >"$log" 2>&1 </dev/null
+    ) &
     echo $! >"$pidfile"
     waited=0
     until answers; do
@@ -77,13 +81,14 @@ CONF
 
 # Put the test images in, under the names that they have in Docker.
 load_images() {
-    for name in ${PODMAN_IMAGES:-stacks venv}; do
+    for name in ${PODMAN_IMAGES:-stacks venv py313}; do
         for tag in $(docker image ls --format '{{.Repository}}:{{.Tag}}' "overlayspawner-test/$name" 2>/dev/null); do
             case $tag in *:latest) continue ;; esac
             ours image exists "localhost/$tag" && continue
             say "taking the image $tag out of Docker"
-            docker save "$tag" | ours load >/dev/null
-            ours tag "$tag" "localhost/$tag"
+            docker save "$tag" | ours load --quiet >/dev/null
+            # Its bridge, and with it the address that a hub outside listens on, is there from the first container on.
+            ours run --rm --entrypoint /bin/sh "localhost/$tag" -c : >/dev/null 2>&1 || true
         done
     done
 }

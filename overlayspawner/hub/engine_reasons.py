@@ -83,7 +83,17 @@ HINTS = {
 """What to do, for each code where something can be said."""
 
 UNCOUNTED = frozenset(
-    ("registry", "image-damaged", "pull-slow", "disk", "architecture", "command", "out-of-memory", "exited")
+    (
+        "registry",
+        "image-damaged",
+        "pull-slow",
+        "disk",
+        "architecture",
+        "too-large",
+        "command",
+        "out-of-memory",
+        "exited",
+    )
 )
 """What nothing in the hub can help: it does not count towards ``consecutive_failure_limit``."""
 

@@ -88,7 +88,8 @@ class ImageFacts:
         name:
             What the administrator calls it.
         """
-        if "@" in name:
+        # Podman has a digest also for what was built here, where no registry is
+        if "@" in name or name.startswith("localhost/"):
             return name
         repository = name if ":" not in name.rpartition("/")[2] else name.rpartition(":")[0]
         return next((d for d in self.digests if d.partition("@")[0] == repository), name)

@@ -41,15 +41,23 @@ def front() -> Iterator[EngineFront]:
 @pytest.fixture(scope="module")
 def hub(front: EngineFront) -> Iterator[RunningHub]:
     """All of these tests share a hub: it has to bear all of this."""
-    with RunningHub(CONFIG.replace("FRONT", front.url), image=image("stacks")) as running:
+    with RunningHub(CONFIG.replace("FRONT", front.url), image=image("nopython")) as running:
         yield running
 
 
 def fails(hub: RunningHub, user: str, code: str, **options: Any) -> str:
     """Start a server that can't start; return what the user is told."""
     before = hub.log_file.stat().st_size
-    with pytest.raises(SpawnFailed) as failed:
-        hub.start_server(user, **options)
+    hub.start_server(user, wait=False, **options)
+    for _ in range(100):
+        try:
+            with pytest.raises(SpawnFailed) as failed:
+                hub.wait_ready(user)
+            break
+        except AssertionError as e:
+            # JupyterHub says so for a moment, between a failure and its having cleared up
+            assert "is not starting" in str(e)
+            time.sleep(0.1)
     told = str(failed.value)
     with hub.log_file.open("rb") as file:
         file.seek(before)
@@ -99,7 +107,7 @@ SETTINGS: dict[str, tuple[str, Callable[[], dict[str, Any]], str]] = {
     "runtime": ("settings", lambda: {"extra_host_config": {"runtime": "no-such-one"}}, "no-such-one"),
     "starved": ("out-of-memory", lambda: {"mem_limit": "8M", "cmd": EATER}, "out of memory"),
 }
-EATER = ["python", "-c", "import time; time.sleep(1); x = bytearray(10**9)"]
+EATER = ["/bin/sh", "-c", "sleep 1; exec tail /dev/zero"]
 
 
 def port_taken() -> dict[str, Any]:
@@ -124,7 +132,7 @@ def test_the_cause_is_gone(hub: RunningHub) -> None:
     hub.configure("mended", image="nobody/has:this", pull_policy="never")
     fails(hub, "mended", "image-absent")
     hub.configure("mended")
-    assert hub.start_server("mended").overlay("status")["mode"] == "normal"
+    hub.start_server("mended")
     hub.stop_server("mended")
 
 
@@ -166,7 +174,7 @@ def test_another_processor_s_program(hub: RunningHub) -> None:
     """The image's program can't run here: an ELF file of a machine that this one is not."""
     client = docker.from_env()
     tag = f"{hub.engine.prefix}/alien:1"
-    made = client.api.create_container(image("stacks"), user="0")
+    made = client.api.create_container(image("nopython"), user="0")
     try:
         elf = b"\x7fELF\x02\x01\x01" + b"\0" * 9 + b"\x02\0\xf3\0" + b"\x01\0\0\0" + b"\0" * 40
         client.api.put_archive(made["Id"], "/usr/bin", make_tar({"alien": elf}, executable=True))
@@ -235,7 +243,7 @@ def test_a_request_that_hangs(hub: RunningHub, front: EngineFront) -> None:
         )
     finally:
         front.hangs_on = None
-    assert first.get("lab").ok and second.get("lab").ok
+    assert first.get("api").ok and second.get("api").ok
     hub.start_server("hung")
     for user in ("hung", "free1", "free2"):
         hub.stop_server(user)
@@ -273,7 +281,7 @@ def test_an_engine_that_ends_in_mid_start(hub: RunningHub, front: EngineFront) -
 def test_an_engine_that_ends_while_a_server_runs(hub: RunningHub, front: EngineFront) -> None:
     """Neither the hub's polls nor a hub that is started meanwhile take the server for gone."""
     hub.configure("running")
-    server = hub.start_server("running")
+    hub.start_server("running")
     first = hub.engine.container("running").id
     front.go()
     try:
@@ -284,13 +292,13 @@ def test_an_engine_that_ends_while_a_server_runs(hub: RunningHub, front: EngineF
         hub.stop(signal.SIGKILL)
         hub.start()
         server = hub.wait_found("running")
-        assert server.get("lab").ok
+        assert server.get("api").ok
         # stopped while there is no engine: the hub forgets it, we don't
         hub.call("DELETE", "users/running/server")
     finally:
         front.come_back()
     wait_for(lambda: not hub.engine.containers("-running"))
-    assert hub.start_server("running").get("lab").ok
+    hub.start_server("running")
     assert hub.engine.container("running").id != first
 
 

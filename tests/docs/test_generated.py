@@ -27,7 +27,17 @@ def generate() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "name", ["settings.md", "command-line.md", "codes.md", "rest.md", "spec.md", "helm.md", "engines.md"]
+    "name",
+    [
+        "settings.md",
+        "command-line.md",
+        "codes.md",
+        "rest.md",
+        "spec.md",
+        "helm.md",
+        "engines.md",
+        "spawn-failures.md",
+    ],
 )
 def test_page_is_current(generate: ModuleType, name: str) -> None:
     written = (DOCS / "reference" / name).read_text()
@@ -47,6 +57,7 @@ def test_every_generated_page_is_checked(generate: ModuleType) -> None:
         "spec.md",
         "helm.md",
         "engines.md",
+        "spawn-failures.md",
     }
 
 
