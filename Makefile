@@ -44,8 +44,8 @@ test: ready ## everything: lint, and all tests with JupyterHub 6 and 5
 	    $(VENV_HUB5)/bin/python -m pytest $$hub5 -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
 	  run "one by one: engine and browser, with the newest JupyterHub" \
 	    $(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
-	  run "the same checks on every engine" \
-	    env $(CONFORMANCE) -n 3 --dist loadgroup $(PYTEST_ARGS); \
+	  run "the same checks on every engine, and what is of Kubernetes only" \
+	    env $(CONFORMANCE) tests/kube -m "conformance or kube" -n 3 --dist loadgroup $(PYTEST_ARGS); \
 	  exit $$status; } >$$waiting 2>&1 & other=$$!; \
 	run "several at a time, with the newest JupyterHub" \
 	  $(BIN)/python -m pytest $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \
@@ -55,7 +55,7 @@ test: ready ## everything: lint, and all tests with JupyterHub 6 and 5
 # What is waited for (downloads, an engine) and what computes go on side by side: minutes on a new machine.
 .PHONY: ready
 ready: ## all that the tests need
-	@$(MAKE) --no-print-directory engine-up proxy chromium btrfs compiler & tools=$$!; \
+	@$(MAKE) --no-print-directory engine-up proxy helm chromium btrfs compiler & tools=$$!; \
 	$(MAKE) --no-print-directory env env-hub5; envs=$$?; wait $$tools && exit $$envs
 	@$(MAKE) --no-print-directory images & images=$$!; \
 	$(MAKE) --no-print-directory lint labextension labextension-check; checked=$$?; wait $$images && exit $$checked
@@ -65,14 +65,14 @@ test-quick: env ## the tests without an engine, a browser or the network (under 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: ## everything on all engines, and what is left to chance many times: 50 kills, 40 long sequences
+test-all: ## everything on all engines, Kubernetes with JupyterHub 5 too, and what is left to chance many times: 50 kills, 40 long sequences
 	@OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
 	  $(MAKE) --no-print-directory test ENGINES=docker,swarm,podman,kube,local
-	@$(MAKE) --no-print-directory test-kube
+	@$(VENV_HUB5)/bin/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
 
 .PHONY: test-kube
-test-kube: env engine-up images proxy ## the tests of the Helm chart, and on a Kubernetes cluster: KUBECONFIG's, else one that is started
-	@$(BIN)/python -m pytest tests/kube tests/helm -m kube $(PYTEST_ARGS)
+test-kube: env engine-up images proxy helm ## all about Kubernetes: the Helm chart, and on a cluster: KUBECONFIG's, else one that is started
+	@$(BIN)/python -m pytest tests/kube tests/helm $(PYTEST_ARGS)
 
 .PHONY: screenshots
 screenshots: env engine-up images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them
@@ -111,6 +111,10 @@ images: env engine-up ## build the test images that are missing (three minutes t
 .PHONY: proxy
 proxy: ## npm's configurable-http-proxy
 	@scripts/tools.sh proxy
+
+.PHONY: helm
+helm: ## Helm, for the chart and its tests
+	@scripts/tools.sh helm
 
 .PHONY: chromium
 chromium: ## a browser for the tests of the pages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +14,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kubespawner import KubeSpawner
 from traitlets import Unicode
 
-from overlayspawner.hub import failure, kube_reasons, progress
+from overlayspawner.hub import failure, kube_claims, kube_reasons, progress
 from overlayspawner.hub.kube_manifests import NOTEBOOK, Body, PodPlan, compose_pod
 from overlayspawner.hub.kube_reasons import Reason
 from overlayspawner.hub.kube_secrets import SecretStore
@@ -22,11 +23,12 @@ from overlayspawner.hub.output import secrets_of
 from overlayspawner.payload.contract import OverlayError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
 API_ERRORS = (ApiException, ClientError, OSError, asyncio.TimeoutError)
 
 _LOOK = 0.25  # seconds between looks at a pod's status, which the hub has in memory
+_MISSES = 4  # looks in a row at which a pod is not there, until it is believed
 _LOOK_AT_EVENTS = 1.0  # seconds; KubeSpawner sorts all events of the namespace each time
 _DELIVERY_PATIENCE = 15.0  # seconds
 _LOGS_PATIENCE = 5.0  # seconds
@@ -94,6 +96,9 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
     _overlay_pod_runs = False
     _overlay_patience_at = 0.0
     _overlay_problem: Reason | None = None
+    _overlay_missed = 0
+    _overlay_claim_is_new: bool | None = None
+    _overlay_unfinished = False
     _overlay_secrets: set[str]
     _overlay_told: set[str]
 
@@ -114,7 +119,8 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
         self._overlay_settings, self._overlay_read = None, False
         self._overlay_plan = self._overlay_composed_from = self._overlay_problem = None
         self._overlay_created = self._overlay_seen = self._overlay_pod_runs = False
-        self._overlay_patience_at = 0.0
+        self._overlay_patience_at, self._overlay_missed = 0.0, 0
+        self._overlay_claim_is_new, self._overlay_unfinished = None, False
         self._overlay_secrets = {self.api_token} if self.api_token else set()
         self._overlay_told = set()
         self._overlay_begin()
@@ -134,10 +140,39 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
                 await self._overlay_wait_or_die(url, watch)
                 self._overlay_tidy()
             return url
+        except BaseException:  # also when the hub gives up
+            self._overlay_unfinished = True
+            raise
         finally:
             for future in (starting, watch):
                 future.cancel()
             self._overlay_end()
+            if self._overlay_unfinished and not self._overlay_created:
+                # the hub asks to stop what has a pod only
+                _in_background(self._overlay_drop_claim())
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server; after a start that failed, no storage claim stays that never had a volume."""
+        await super().stop(now)
+        await self._overlay_drop_claim()
+
+    async def _overlay_drop_claim(self) -> None:
+        # not while KubeSpawner stops an older pod in the middle of a start
+        if not self._overlay_unfinished or not self._overlay_claim_is_new:
+            return
+        self._overlay_claim_is_new = None
+        reflector = self.pod_reflector
+        pods = reflector.pods.values() if reflector is not None else ()
+        if kube_claims.users_of(self.pvc_name, self.namespace, pods):
+            return  # another server of the same user waits for it
+        if await kube_claims.remove_unbound(self.api, self.namespace, self.pvc_name):
+            self._pvc_exists = False
+
+    async def _make_create_pvc_request(self, pvc: Any, request_timeout: Any) -> bool:
+        """Create the user's storage claim, and remember whether it was there before."""
+        if self._overlay_settings is not None and self._overlay_claim_is_new is None:
+            self._overlay_claim_is_new = await kube_claims.is_absent(self.api, self.namespace, self.pvc_name)
+        return bool(await super()._make_create_pvc_request(pvc, request_timeout))
 
     async def load_user_options(self) -> None:
         """Apply the profile that the user chose, which may have settings of the overlay."""
@@ -217,7 +252,9 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
                 why,
             )
             self._overlay_say(
-                1, "The overlay's code can't be brought into the pod: the server starts without the overlay."
+                1,
+                "The overlay's code can't be brought into the pod: the server starts without the overlay. "
+                f"Kubernetes says: {kube_reasons.words(why, self._overlay_secrets)}",
             )
             return False
         return True
@@ -227,7 +264,9 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
     def _overlay_pod(self) -> Mapping[str, Any] | None:
         """Return the pod as the hub knows it."""
         reflector = self.pod_reflector
-        pods = reflector.pods if reflector is not None else {}
+        # One that was just started anew knows no pods at all yet.
+        known = reflector is not None and reflector.first_load_future.done()
+        pods = reflector.pods if known else {}
         pod: Mapping[str, Any] | None = pods.get(f"{self.namespace}/{self.pod_name}")
         return pod
 
@@ -244,7 +283,8 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
             try:
                 if now - events_at >= _LOOK_AT_EVENTS:
                     events_at = now
-                    self._overlay_tell_events()
+                    if self._overlay_plan is not None:
+                        self._overlay_tell_events()  # before, they may be those of an older pod of this name
                     self._overlay_tell_slowness(now)
                 reason = self._overlay_look(overdue=now >= end) if self._overlay_created else None
             except Exception:
@@ -259,17 +299,24 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
         """Return why the start has failed, ``None`` while it may go well."""
         pod = self._overlay_pod()
         if pod is None or "deletionTimestamp" in pod["metadata"]:
-            if self._overlay_seen:
+            # Once may be a hub that has just begun to look again.
+            self._overlay_missed += self._overlay_seen
+            if self._overlay_missed >= _MISSES:
                 return Reason("evicted", "The server's pod disappeared while it started.", fatal=True)
             return None
-        self._overlay_seen = True
+        self._overlay_seen, self._overlay_missed = True, 0
         reason = kube_reasons.of_pod(pod)
         if reason is not None:
+            reason = kube_reasons.more_telling(reason, self._overlay_problem)
+            if reason.code == "image":
+                self._overlay_problem = reason
             self._overlay_tell(reason)
             if reason.fatal:
                 return reason
         # Before the hub gives up, without a reason. Until then a cluster may grow, a registry come back.
-        return (reason or self._overlay_problem) if overdue and not self._overlay_pod_runs else None
+        if overdue and not self._overlay_pod_runs:
+            return reason or self._overlay_problem or kube_reasons.of_unready(pod)
+        return None
 
     def _overlay_tell(self, reason: Reason) -> None:
         """Show once what holds up the start."""
@@ -288,10 +335,11 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
             self._overlay_told.add(identity)
             reason = kube_reasons.of_event(event)
             if reason is not None:
-                self._overlay_problem = reason
-                self._overlay_tell(reason)
+                self._overlay_problem = kube_reasons.more_telling(reason, self._overlay_problem)
+                self._overlay_tell(self._overlay_problem)
             elif event.get("type") == "Normal":
-                self._overlay_problem = None  # it goes on
+                if event.get("reason") not in ("BackOff", "Pulling"):  # of another try
+                    self._overlay_problem = None  # it goes on
                 message = kube_reasons.words(event.get("message"), self._overlay_secrets)
                 percent = _PERCENT.get(event.get("reason") or "", 1)
                 self._overlay_say(percent, message, raw_event=event)
@@ -310,19 +358,10 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
         """Return a reason, with what Kubernetes says about the storage claim if that is waited for."""
         if reason.code != "storage" or not self.pvc_name:
             return reason
-        selector = f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={self.pvc_name}"
-        try:
-            found = await asyncio.wait_for(
-                self.api.list_namespaced_event(self.namespace, field_selector=selector), _LOGS_PATIENCE
-            )
-        except API_ERRORS:
-            return reason
-        told = [e.message for e in found.items if e.type == "Warning" and e.message]
+        told = await kube_claims.what_is_said(self.api, self.namespace, self.pvc_name)
         if not told:
             return reason
-        return Reason(
-            reason.code, f"{reason.message} About the claim {self.pvc_name}: {told[-1]}", fatal=True
-        )
+        return Reason(reason.code, f"{reason.message} About the claim {self.pvc_name}: {told}", fatal=True)
 
     async def _overlay_wait_or_die(self, url: str, watch: asyncio.Future[Reason]) -> None:
         self._overlay_tell_events()
@@ -339,6 +378,10 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
         message = kube_reasons.words(reason.message, self._overlay_secrets)
         last_words = kube_reasons.tail(reason.tail or await self._overlay_logs(reason), self._overlay_secrets)
         self.log.warning("%s: [%s] %s\n%s", self._log_name, reason.code, message, last_words)
+        if reason.code == "evicted" and self._overlay_created and self.delete_stopped_pods:
+            # KubeSpawner takes a pod that has failed without a container for one that is gone
+            with contextlib.suppress(*API_ERRORS):
+                await asyncio.wait_for(super().stop(now=True), _LOGS_PATIENCE)
         return failure.spawn_failure(
             self,
             message,
@@ -377,7 +420,8 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
         else:
             own = kube_reasons.words(error) or type(error).__name__
             reason = Reason("cluster", f"{kube_reasons.CODES['cluster']} ({own})")
-        if reason.code == "quota":
+        if reason.code != "cluster" and getattr(error, "status", None) != 401:
+            # It is about this pod or this namespace: nothing that starting the hub again would mend.
             raise await self._overlay_failed(reason) from error
         message = kube_reasons.words(reason.message, self._overlay_secrets)
         self.log.error("%s: [%s] %s", self._log_name, reason.code, message)
@@ -389,9 +433,7 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
             return
         if not callable(self.overlay_secret_name) and self.overlay_secret_name:
             return
-        task = asyncio.ensure_future(self._overlay_store.remove_old(self.api, self.namespace))
-        _tidying.add(task)
-        task.add_done_callback(_tidying.discard)
+        _in_background(self._overlay_store.remove_old(self.api, self.namespace))
 
     # -- the rest ---------------------------------------------------------------------------------------
 
@@ -404,3 +446,10 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
                 return str(self._get_pod_url(pod)) + str(self.server.base_url)
         url: str = await super().get_url()
         return url
+
+
+def _in_background(work: Coroutine[Any, Any, Any]) -> None:
+    """Do something for which nobody waits."""
+    task = asyncio.ensure_future(work)
+    _tidying.add(task)
+    task.add_done_callback(_tidying.discard)

@@ -151,10 +151,11 @@ class Body(dict[str, Any]):
     def to_str(self) -> str:
         """Return it for a log: without the values of variables, among which is the server's token."""
         shown = copy.deepcopy(dict(self))
-        for container in shown["spec"].get("containers") or ():
-            for variable in container.get("env") or ():
-                if "value" in variable:
-                    variable["value"] = "[hidden]"
+        for kind in ("initContainers", "containers"):
+            for container in shown["spec"].get(kind) or ():
+                for variable in container.get("env") or ():
+                    if "value" in variable:
+                        variable["value"] = "[hidden]"
         return json.dumps(shown, indent=1, default=str)
 
 

@@ -36,6 +36,7 @@ CODES = {
     "cluster": "The Kubernetes API does not answer, or failed.",
     "evicted": "The cluster ended the pod.",
     "companion": "Another container of the pod failed.",
+    "readiness": "The pod runs, but does not become ready.",
     "command": "The server's command can't be run.",
     "out-of-memory": "The server needed more memory than it may have.",
     "exited": "The server ended while it started.",
@@ -53,6 +54,7 @@ _HINTS = {
     "cluster": "Try again in a moment.",
     "evicted": "Try again; if it happens again, ask your administrator.",
     "companion": "An administrator finds more in this container's log.",
+    "readiness": "An administrator has to look at the readiness probes of the pod's containers.",
 }
 
 _WAITING = {
@@ -89,8 +91,12 @@ _EVENTS = {
     "Preempting": "evicted",
     "TaintManagerEviction": "evicted",
     "NodeNotReady": "evicted",
+    "Unhealthy": "readiness",
 }
 _CLAIM = re.compile(r"persistentvolumeclaim|persistent volume|pvc", re.IGNORECASE)
+_ADMISSION = re.compile(r"admission webhook .* denied|violates PodSecurity", re.IGNORECASE)
+# Newer versions go on behind it, with the error.
+_BACK_OFF = re.compile(r'(Back-off pulling image "[^"]*"|Error: (ErrImagePull|ImagePullBackOff))\s*$')
 _PULLING = re.compile(r"pull|image", re.IGNORECASE)
 
 
@@ -148,10 +154,11 @@ def of_pod(pod: Mapping[str, Any]) -> Reason | None:
     if status.get("phase") == "Failed" and status.get("reason"):
         return _told("evicted", f"{status['reason']}: {status.get('message') or ''}", fatal=True)
     policy = (pod.get("spec") or {}).get("restartPolicy") or "Always"
+    over = status.get("phase") == "Failed"  # nothing is started again
     statuses = status.get("containerStatuses") or []
     ours = [c for c in statuses if c.get("name") == NOTEBOOK] or statuses[:1]
     others = [*(status.get("initContainerStatuses") or ()), *(c for c in statuses if c not in ours)]
-    reasons = [*(_of_container(c, policy) for c in ours), *(_of_companion(c) for c in others)]
+    reasons = [*(_of_container(c, policy) for c in ours), *(_of_companion(c, fatal=over) for c in others)]
     for reason in reasons:
         if reason is not None:
             return reason
@@ -187,12 +194,12 @@ def _of_death(ended: Mapping[str, Any], *, fatal: bool) -> Reason:
     return Reason(failure.label_of(death), failure.describe(death), fatal, message, safe=True)
 
 
-def _of_companion(container: Mapping[str, Any]) -> Reason | None:
+def _of_companion(container: Mapping[str, Any], *, fatal: bool = False) -> Reason | None:
     state = container.get("state") or {}
     name = container.get("name")
     waiting, ended = state.get("waiting") or {}, state.get("terminated")
     if ended is not None and ended.get("exitCode"):
-        return _told("companion", f"{name} ended with exit code {ended['exitCode']}")
+        return _told("companion", f"{name} ended with exit code {ended['exitCode']}", fatal=fatal)
     reason = str(waiting.get("reason") or "")
     if reason == "CrashLoopBackOff":
         return _told("companion", f"{name} ends with an error each time it is started")
@@ -209,6 +216,23 @@ def _unscheduled(message: object) -> Reason:
 def _told(code: str, message: str, *, fatal: bool = False) -> Reason:
     own = words(message).rstrip(" :")
     return Reason(code, f"{CODES[code]} Kubernetes says: {own}" if own else CODES[code], fatal)
+
+
+def of_unready(pod: Mapping[str, Any]) -> Reason | None:
+    """Return what is to be said of a pod that runs and is not ready at the end of all patience."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    names = [
+        str(c.get("name")) for c in statuses if not c.get("ready") and "running" in (c.get("state") or {})
+    ]
+    if not names:
+        return None
+    return Reason("readiness", f"{CODES['readiness']} Not ready yet: {', '.join(names)}.", fatal=True)
+
+
+def more_telling(reason: Reason, before: Reason | None) -> Reason:
+    """Return the one of two reasons that says more: a kubelet that waits to pull again does not say why."""
+    bare = reason.code == "image" and _BACK_OFF.search(reason.message)
+    return before if bare and before is not None and before.code == "image" else reason
 
 
 def of_event(event: Mapping[str, Any]) -> Reason | None:
@@ -245,7 +269,7 @@ def of_refusal(status: int, body: object) -> Reason:
         return _told("quota", message, fatal=True)
     if status in (403, 422) and "persistentvolumeclaim" in message.lower():
         return _told("storage", message, fatal=True)
-    if status in (401, 403):
+    if status in (401, 403) or _ADMISSION.search(message):
         return _told("forbidden", message, fatal=True)
     if status in (400, 409, 422):
         return _told("pod-settings", message, fatal=True)

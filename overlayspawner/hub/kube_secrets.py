@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 REQUEST_TIMEOUT = 20.0
 """Seconds for one request: some of them carry a megabyte."""
 
-_KNOWN_FOR = 300.0  # seconds for which a Secret that was there is believed to be there still
+_KNOWN_FOR = 2.0  # seconds for which a Secret that was there is believed to be there still: a burst of starts
 _LOOK_EVERY = 3600.0  # seconds between looks for old Secrets in one namespace
 _YOUNGEST = 3600.0  # seconds for which a Secret of another payload is left alone
 
 # Names and labels only: the content of a handful of Secrets would be megabytes.
-_ONLY_METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+_ONLY_METADATA = "application/json;as=PartialObjectMetadata{};v=v1;g=meta.k8s.io"
 
 
 class SecretStore:
@@ -39,6 +39,7 @@ class SecretStore:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], float] = {}
+        self._verified: dict[tuple[str, str], str] = {}  # their uids
         self._looked: dict[str, float] = {}
         self._making: dict[tuple[str, str], asyncio.Future[None]] = {}
 
@@ -86,26 +87,45 @@ class SecretStore:
             making.exception()  # nobody may be left to look at it
 
     async def _make(self, api: Any, namespace: str, name: str, labels: Mapping[str, str] | None) -> None:
+        if await self._is_there(api, namespace, name):
+            return
         payload = payload_zip.build()
         body = kube_manifests.secret_manifest(payload, namespace=namespace, labels=labels)
         request = {"_request_timeout": REQUEST_TIMEOUT}
         try:
-            await api.create_namespaced_secret(namespace, body, **request)
+            there = await api.create_namespaced_secret(namespace, body, **request)
         except ApiException as e:
             if e.status != 409:
                 raise
+            # Anybody who may make Secrets here could have taken the name, to run code in all users' servers.
+            there = await api.read_namespaced_secret(name, namespace, **request)
+            if not there.immutable or (there.data or {}) != body["data"]:
+                raise ValueError(
+                    f"the Secret {namespace}/{name} holds something else than its name says, or can change"
+                ) from None
         else:
             log.info("Made the Secret %s/%s with the overlay's payload.", namespace, name)
-            return
-        # Anybody who may make Secrets here could have taken the name, to run code in all users' servers.
-        there = await api.read_namespaced_secret(name, namespace, **request)
-        if (there.data or {}) != body["data"]:
-            raise ValueError(f"the Secret {namespace}/{name} holds something else than its name says")
+        self._verified[namespace, name] = there.metadata.uid
 
-    def forget(self, namespace: str) -> None:
-        """Look again at the next start whether the Secret is there."""
-        for key in [k for k in self._known if k[0] == namespace]:
-            del self._known[key]
+    async def _is_there(self, api: Any, namespace: str, name: str) -> bool:
+        """Return whether a Secret that was looked into is still the same.
+
+        Another hub may have removed it as an old one, and a user's namespace may have been made anew.
+        """
+        verified = self._verified.pop((namespace, name), None)
+        if verified is None:
+            return False
+        path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        try:
+            found = await _get(api, path, accept=_ONLY_METADATA.format(""))
+        except ApiException as e:
+            if e.status != 404:
+                raise
+            return False
+        if (found.get("metadata") or {}).get("uid") != verified:
+            return False
+        self._verified[namespace, name] = verified
+        return True
 
     async def remove_old(self, api: Any, namespace: str) -> list[str]:
         """Remove Secrets of other payloads that no pod uses, once in a while; return their names.
@@ -136,7 +156,7 @@ class SecretStore:
             api,
             f"/api/v1/namespaces/{namespace}/secrets",
             label=f"{kube_manifests.PAYLOAD_LABEL},{kube_manifests.MANAGED_BY}=overlayspawner",
-            accept=_ONLY_METADATA,
+            accept=_ONLY_METADATA.format("List"),
         )
         if not any((s.get("metadata") or {}).get("name") != self.name for s in secrets):
             return []
@@ -153,6 +173,13 @@ class SecretStore:
 
 async def _items(api: Any, path: str, *, label: str = "", accept: str = "application/json") -> list[Any]:
     """Return the items of a list, as the API gives them."""
+    data = await _get(api, path, label=label, accept=accept)
+    items = data.get("items")
+    return items if isinstance(items, list) else []
+
+
+async def _get(api: Any, path: str, *, label: str = "", accept: str = "application/json") -> dict[str, Any]:
+    """Return what the API gives at a path."""
     response = await api.api_client.call_api(
         path,
         "GET",
@@ -167,5 +194,4 @@ async def _items(api: Any, path: str, *, label: str = "", accept: str = "applica
     if response.status != 200:  # nobody else has looked: the answer comes as it is
         raise ApiException(status=response.status, reason=kube_reasons.words(kube_reasons.refusal_text(text)))
     data = json.loads(text)
-    items = data.get("items")
-    return items if isinstance(items, list) else []
+    return data if isinstance(data, dict) else {}

@@ -247,7 +247,9 @@ def test_bad_settings() -> None:
 
 def test_no_secret_in_the_log() -> None:
     """KubeSpawner logs a pod that can't be created."""
-    body = ours.Body(compose(manifest()).pod)
+    secret = {"name": "S3", "value": "secret-of-a"}
+    preparing = [{"name": "prepare", "image": "x", "env": [secret]}]
+    body = ours.Body(compose(manifest(init_containers=preparing)).pod)
     assert body.metadata.name == "jupyter-a"
     text = body.to_str()
     assert "secret-of-a" not in text and "JUPYTERHUB_API_TOKEN" in text

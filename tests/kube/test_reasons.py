@@ -106,6 +106,12 @@ UNSCHEDULED = {
         ),
         ({"initContainerStatuses": [container(ended(2), name="prepare")]}, "companion", False, "prepare"),
         (
+            {"phase": "Failed", "initContainerStatuses": [container(ended(2), name="prepare")]},
+            "companion",
+            True,
+            "prepare",
+        ),
+        (
             {"phase": "Failed", "reason": "Evicted", "message": "low on memory"},
             "evicted",
             True,
@@ -136,6 +142,15 @@ def test_all_is_well(status: dict[str, Any]) -> None:
     assert ours.of_pod(pod(**status)) is None
 
 
+def test_not_ready() -> None:
+    started = {"running": {"startedAt": "now"}}
+    reason = ours.of_unready(pod(containerStatuses=[container(started), container(ended(1), name="more")]))
+    assert reason is not None and reason.code == "readiness" and reason.message.endswith("yet: notebook.")
+    assert ours.of_unready(pod(containerStatuses=[container(waiting("ContainerCreating"))])) is None
+    assert ours.of_unready(pod(containerStatuses=[{**container(started), "ready": True}])) is None
+    assert ours.of_unready(pod()) is None
+
+
 def test_a_policy_that_starts_nothing_again() -> None:
     reason = ours.of_pod(pod(policy="Never", containerStatuses=[container(ended(1, message="why"))]))
     assert reason is not None and reason.fatal and reason.tail == "why" and reason.safe
@@ -150,6 +165,7 @@ def test_a_policy_that_starts_nothing_again() -> None:
         ({"reason": "Failed", "message": 'Failed to pull image "x": not found'}, "image"),
         ({"reason": "BackOff", "message": 'Back-off pulling image "x"'}, "image"),
         ({"reason": "BackOff", "message": "Back-off restarting failed container"}, None),
+        ({"reason": "Unhealthy", "message": "Readiness probe failed: x"}, "readiness"),
         ({"reason": "Preempting", "message": "by another"}, "evicted"),
         ({"reason": "SomethingNew", "message": "of a newer version"}, None),
         ({"reason": "FailedMount", "message": "x", "type": "Normal"}, None),
@@ -162,9 +178,23 @@ def test_of_an_event(event: dict[str, Any], code: str | None) -> None:
         assert not reason.fatal and event["message"] in reason.message
 
 
+@pytest.mark.parametrize("bare", ['Back-off pulling image "x:1"', "Error: ErrImagePull"])
+def test_why_an_image_can_t_be_had_is_not_forgotten(bare: str) -> None:
+    refused = ours.of_event({"type": "Warning", "reason": "Failed", "message": "pull: connection refused"})
+    again = ours.of_event({"type": "Warning", "reason": "Failed", "message": bare})
+    newer = ours.of_event({"type": "Warning", "reason": "Failed", "message": f"{bare}: no such host"})
+    mount = ours.of_event({"type": "Warning", "reason": "FailedMount", "message": "x"})
+    assert refused and again and newer and mount
+    assert ours.more_telling(again, refused) is refused
+    assert ours.more_telling(newer, refused) is newer
+    assert ours.more_telling(again, mount) is ours.more_telling(again, None) is again
+    assert ours.more_telling(mount, refused) is mount
+
+
 @pytest.mark.parametrize(
     ("status", "message", "code"),
     [
+        (400, 'admission webhook "policy.example" denied the request: no tag latest', "forbidden"),
         (403, 'pods "jupyter-a" is forbidden: exceeded quota: small, requested: pods=1', "quota"),
         (403, 'persistentvolumeclaims "claim-a" is forbidden: exceeded quota: disks', "quota"),
         (403, 'persistentvolumeclaims is forbidden: User "hub" cannot create resource', "storage"),

@@ -332,7 +332,7 @@ class RunningHub:
 
     def server(self, user: str, name: str = "") -> Server:
         """Return a client for a server that runs."""
-        path = f"{quote(user)}/{quote(name)}/" if name else f"{quote(user)}/"
+        path = "".join(f"{quote(part, safe='@~')}/" for part in (user, name) if part)  # as the hub writes it
         return Server(f"{self.host}/user/{path}", self.add_user(user))
 
     def events(self, user: str, name: str = "", *, timeout: float = 180) -> Iterator[dict[str, Any]]:

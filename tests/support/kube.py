@@ -164,10 +164,20 @@ class Namespace:
         found = self.cluster.call("list_namespaced_secret", self.name).items
         return {s.metadata.name: s for s in found if s.type == "Opaque"}
 
+    def claims(self) -> list[str]:
+        """Return the names of the storage claims."""
+        found = self.cluster.call("list_namespaced_persistent_volume_claim", self.name).items
+        return sorted(claim.metadata.name for claim in found)
+
     def home(self, user: str) -> Path:
         """Return the directory that a user's claim is bound to."""
         claim = self.cluster.call("read_namespaced_persistent_volume_claim", f"claim-{user}", self.name)
         return self.directory / f"volume{claim.spec.volume_name.rpartition('-')[2]}"
+
+
+def notebook(pod: Any) -> Any:
+    """Return the container of a pod that is the server's."""
+    return next(c for c in pod.spec.containers if c.name == "notebook")
 
 
 def until(condition: Callable[[], Any], timeout: float, sentence: str) -> Any:
