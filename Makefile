@@ -9,10 +9,10 @@ VENV := .venv
 VENV_HUB5 := .venv-hub5
 BIN := $(VENV)/bin
 
-QUICK := not engine and not browser and not network and not slow
+QUICK := not engine and not browser and not network and not slow and not long
 # One of these at a time; tests marked `beside` need no more than containers.
 ONE_BY_ONE := (engine or browser) and not beside and not kube and not conformance
-BESIDE := not ($(ONE_BY_ONE)) and not kube and not conformance
+BESIDE := not ($(ONE_BY_ONE)) and not kube and not conformance $(if $(OVERLAYSPAWNER_LONG),,and not long)
 # How many of the others at a time. What goes on beside them, one test at a time, waits more than it computes.
 WORKERS ?= 2
 # What depends on the hub's version, and so is run with both.
@@ -65,8 +65,8 @@ test-quick: env ## the tests without an engine, a browser or the network (under 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: ## everything on all engines, Kubernetes with JupyterHub 5 too, and what is left to chance many times: 50 kills, 40 long sequences
-	@OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
+test-all: ## everything on all engines, Kubernetes with JupyterHub 5 too, the long tests, and what is left to chance many times
+	@OVERLAYSPAWNER_LONG=1 OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
 	  $(MAKE) --no-print-directory test ENGINES=docker,swarm,podman,kube,local
 	@$(VENV_HUB5)/bin/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
 

@@ -29,10 +29,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engine", action="append", help="an engine for tests/conformance; again for more")
 
 
+def _for_test_all(item: pytest.Item) -> bool:
+    """Whether a test with pip is one more of a module that names those that say something new with it.
+
+    ``PIP_TOO`` holds names of tests, or of one with its parameters, as in ``test_it[with this]``.
+    """
+    chosen = getattr(getattr(item, "module", None), "PIP_TOO", None)
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if chosen is None or parameters.get("installer") != "pip":
+        return False
+    return not {item.originalname, item.name.replace("[pip-", "[")} & chosen  # type: ignore[attr-defined]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark such tests as slow, so that the quick ones stay quick without anybody's thinking of it."""
     for item in items:
+        if _for_test_all(item):
+            item.add_marker(pytest.mark.long)
         places = {item.path.stem, item.path.parent.name}
         if INSTALLING & set(getattr(item, "fixturenames", ())) or STARTING & places:
             item.add_marker(pytest.mark.slow)

@@ -170,3 +170,17 @@ def test_the_start_path_imports_nothing_heavy(pyz: str, tmp_path: Path) -> None:
         "re", "shutil", "subprocess", "tempfile", "typing",
     }  # fmt: skip
     assert not loaded & heavy
+
+
+def test_what_is_run_with_pip_too_is_there() -> None:
+    """Those lists (see tests/conftest.py) name tests; one that is renamed would be left out unseen."""
+    lists = 0
+    for path in Path(__file__).parent.glob("test_*.py"):
+        tree = ast.parse(path.read_text())
+        tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PIP_TOO":
+                named = {str(item).partition("[")[0] for item in ast.literal_eval(node.value)}
+                assert named <= tests, path.name
+                lists += 1
+    assert lists >= 5

@@ -32,6 +32,17 @@ from tests.support.index import LocalIndex
 from tests.support.terminal import open_terminal, tool
 from tests.support.wheels import make_sdist, make_wheel
 
+# What is decided here is decided on what an installer answers, by the same code for both: `make test` goes
+# through it with uv, and with pip where pip itself has a part in it. `make test-all` does all with both.
+PIP_TOO = {
+    "test_wheels_only",
+    "test_wheels_only_of_some",
+    "test_source_code_by_url",
+    "test_nothing_newer",
+    "test_an_index_that_tells_no_times",
+    "test_an_upgrade",
+}
+
 OLD, NEW, DATE = "2026-01-01T00:00:00Z", "2026-11-20T10:00:00.123Z", "2026-11-19"
 LATE = ("tinyleaf-2.0", "tinytree-2.0", "tinydata-1.0")
 PIP = "26.3"

@@ -27,6 +27,23 @@ from tests.support.envs import make_base, make_context, snapshot, uv_on_path  # 
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_sdist, make_wheel
 
+# What is decided here is decided on what an installer answers, by the same code for both: `make test` goes
+# through it with uv, and with pip where pip itself has a part in it. `make test-all` does all with both.
+PIP_TOO = {
+    "test_the_change_does_what_the_plan_said[new with needs]",
+    "test_the_change_does_what_the_plan_said[hides and breaks]",
+    "test_the_change_does_what_the_plan_said[upgrade of a dependency]",
+    "test_the_change_does_what_the_plan_said[all three]",
+    "test_the_change_does_what_the_plan_said[wheel and source]",
+    "test_what_is_source_code_only_is_not_run",
+    "test_an_upgrade_to_source_code",
+    "test_a_project_from_a_url_that_is_installed_already",
+    "test_a_url_with_credentials_that_is_installed_already",
+    "test_it_is_refused_like_the_change",
+    "test_an_index_that_does_not_answer",
+    "test_cancelled",
+}
+
 ALIKE = ("new", "satisfied_by_base", "shadows", "breaks", "removes", "needs_restart")
 """What a plan and the change after it have in common; sizes are another matter."""
 

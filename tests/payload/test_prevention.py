@@ -35,6 +35,17 @@ from tests.support.envs import (
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_wheel
 
+# What is decided here is decided on what an installer answers, by the same code for both: `make test` goes
+# through it with uv, and with pip where pip itself has a part in it. `make test-all` does all with both.
+PIP_TOO = {
+    "test_versions_are_chosen_that_break_nothing",
+    "test_what_would_break_something_is_refused",
+    "test_constraints_of_the_hub_and_of_pip_hold_as_before",
+    "test_what_pip_did_is_taken_for_agreed_to",
+    "test_what_has_to_be_built_may_bring_more",
+    "test_a_plan_leaves_nothing_of_the_second_look",
+}
+
 BREAK = {
     "name": "frame",
     "version": "3.1",

@@ -129,6 +129,20 @@ def snapshot(path: str | Path, *, without: Iterable[str] = ()) -> dict[str, str]
     return out
 
 
+def stamps(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Tell whether anything below a path was touched, without reading it: path → inode, mode, size, times."""
+    out: dict[str, tuple[int, ...]] = {}
+    folders = [str(path)]
+    while folders:
+        for entry in os.scandir(folders.pop()):
+            info = entry.stat(follow_symlinks=False)
+            # no program can set the time of the last change to what it was
+            out[entry.path] = (info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+    return out
+
+
 def env_snapshot(ctx: Context) -> dict[str, str]:
     """Describe the env as Python sees it (without our own state and lock), and the requirements."""
     overlay, env = ctx.require()

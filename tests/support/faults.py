@@ -16,7 +16,7 @@ import signal
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,9 @@ from overlayspawner.payload.contract import OverlayError
 from overlayspawner.payload.overlay import Env, Overlay
 
 HOWS = ("kill", "ENOSPC", "EIO")
+
+LONG = bool(os.environ.get("OVERLAYSPAWNER_LONG"))
+"""Whether each error is given at each step (``make test-all``), and not one of them at each."""
 
 _NEVER = 1 << 30
 
@@ -131,13 +134,16 @@ def sweep(
     operation: Operation,
     where: Path,
     *,
-    hows: Iterable[str] = HOWS,
+    hows: Sequence[str] = HOWS,
     phase: str = "",
     mend_faults: bool = True,
     each: int = 1,
     repairs: bool = False,
 ) -> Counter[str]:
-    """Stop an operation at each of its writes in each way, mend, and compare.
+    """Stop an operation at each of its writes, mend, and compare.
+
+    Each write is killed once and fails once: with one error after the other in turn, or with each
+    (:data:`LONG`): what the operation does about an error is the same for all.
 
     Parameters
     ----------
@@ -177,8 +183,11 @@ def sweep(
     assert operation.look(root) == after
     shutil.rmtree(root)
     tally: Counter[str] = Counter()
+    errors = [how for how in hows if how != "kill"]
     for how in hows:
-        for n in range(1, dry.steps + 1, each):
+        every = range(1, dry.steps + 1, each)
+        turn = slice(None) if LONG or how == "kill" else slice(errors.index(how), None, len(errors))
+        for n in every[turn]:
             label = f"{operation.name}: {how} at step {n} of {dry.steps}"
             operation.prepare(root)
             done = in_child(operation.act, root, f"{at}{n}:{how}")
