@@ -69,10 +69,15 @@ test-all: ## everything on all engines, Kubernetes with JupyterHub 5 too, the lo
 	@OVERLAYSPAWNER_LONG=1 OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
 	  $(MAKE) --no-print-directory test ENGINES=docker,swarm,podman,kube,local
 	@$(VENV_HUB5)/bin/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory parents SUITES=--if-possible
 
 .PHONY: test-kube
 test-kube: env engine-up images proxy helm ## all about Kubernetes: the Helm chart, and on a cluster: KUBECONFIG's, else one that is started
 	@$(BIN)/python -m pytest tests/kube tests/helm $(PYTEST_ARGS)
+
+.PHONY: parents
+parents: env engine-up images proxy ## the parents' own test suites, with their classes and with ours, compared (SUITES="docker swarm …")
+	@$(BIN)/python -m tests.parents.run $(SUITES)
 
 .PHONY: screenshots
 screenshots: env engine-up images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them

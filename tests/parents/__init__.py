@@ -1,0 +1,1 @@
+"""The parents' own test suites, with their classes and with ours."""
