@@ -99,9 +99,9 @@ def environment(parent: str) -> Path:
     if not (target / "made").exists():
         shutil.rmtree(target, ignore_errors=True)
         print(f"making an environment for the tests of {parent}", flush=True)
-        call(sys.executable, "-m", "venv", str(target))
-        uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(python)]
-        call(*uv, *wanted, "-e", str(ROOT))
+        uv = [sys.executable, "-m", "uv"]
+        call(*uv, "venv", "-q", "--python", sys.executable, str(target))
+        call(*uv, "pip", "install", "-q", "--python", str(python), *wanted, "-e", str(ROOT))
         (target / "made").touch()
     return python
 

@@ -135,7 +135,12 @@ def run(suite: Suite, how: str, environment: dict[str, str], only: list[str] | N
             command += ["--deselect", _node(test)]
         if only:
             command = [c for c in command if c not in suite.files] + [_node(test) for test in only]
-        variables = {**os.environ, **environment, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
+        variables = {
+            **os.environ,
+            **environment,
+            "PYTHONPATH": f"{HERE}:{ROOT}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         variables["PATH"] = f"{python.parent}:{ROOT / '.cache/node/node_modules/.bin'}:{variables['PATH']}"
         variables["OVERLAY_SWAP"] = "" if how == "stock" else how
         variables["OVERLAY_SWAP_PLACE"] = suite.place
