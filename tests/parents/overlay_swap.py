@@ -1,14 +1,19 @@
 """A plugin for the parents' suites: puts another class in the place of a parent before tests are collected.
 
 ``OVERLAY_SWAP`` is ``ours``, ``control`` (an empty subclass of the parent, with the name of ours) or empty.
-``OVERLAY_PRESENT=1``: a Kubernetes node runs the images that it has, without asking for newer ones.
+``OVERLAY_PATIENCE=N``: kubespawner's fixtures sleep N times as long between their looks at a pod, of which they
+take a limited number: they are made for quiet machines. ``OVERLAY_PRESENT=1``: a Kubernetes node runs the images
+that it has, without asking for newer ones.
 It runs in the suite's own environment, and imports nothing of this project but the spawners.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 # where the suites import a parent from → its name, and ours
@@ -48,6 +53,19 @@ def use_what_is_present() -> None:
         return await inner(self, method, url, *args, **kwargs)
 
     rest.RESTClientObject.request = request
+
+
+def pytest_collection_modifyitems() -> None:
+    """Have the fixtures wait longer."""
+    patience = float(os.environ.get("OVERLAY_PATIENCE", "1"))
+    fixtures: Any = sys.modules.get("conftest")
+    if patience == 1 or fixtures is None:
+        return
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds * patience)
+
+    fixtures.asyncio = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
 
 
 if os.environ.get("OVERLAY_PRESENT"):

@@ -250,6 +250,7 @@ def kube() -> Iterator[dict[str, str]]:
                 # a small cluster takes longer to clear up than the suite waits: that is done here
                 "KUBESPAWNER_DEBUG_NAMESPACE": "1",
                 "OVERLAY_PRESENT": "1",
+                "OVERLAY_PATIENCE": "4",
             }
     finally:
         stop.set()

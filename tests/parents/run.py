@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -131,7 +133,8 @@ def run(suite: Suite, how: str, environment: dict[str, str], only: list[str] | N
             "-q",
         ]
         command += ["-o", "junit_family=xunit1", f"--junitxml={report}", *suite.files]
-        for test in suite.without if os.environ.get("OVERLAYSPAWNER_PARENTS_ALL") is None else ():
+        command += shlex.split(os.environ.get("OVERLAYSPAWNER_PARENTS_ARGS", ""))  # for one test: -k ...
+        for test in suite.without:
             command += ["--deselect", _node(test)]
         if only:
             command = [c for c in command if c not in suite.files] + [_node(test) for test in only]
@@ -213,6 +216,7 @@ def main() -> int:
     unknown = set(options.suites) - set(names)
     if unknown:
         parser.error(f"there is no suite {', '.join(sorted(unknown))}: {', '.join(names)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that images and namespaces are removed
     rows, wrong, missing = [], [], []
     for suite in SUITES:
         if options.suites and suite.name not in options.suites:
