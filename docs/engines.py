@@ -6,13 +6,6 @@ import json
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "reference" / "engines.json"
-NAMES = {
-    "docker": "Docker",
-    "swarm": "Swarm",
-    "podman": "Podman",
-    "kube": "Kubernetes",
-    "local": "Local processes",
-}
 
 PAGE = """# What works on which engine
 
@@ -29,7 +22,7 @@ def page() -> str:
     names = list(results["engines"])
     reasons: list[str] = []
     lines = [
-        "| check | " + " | ".join(NAMES.get(name, name) for name in names) + " |",
+        "| check | " + " | ".join(results["names"][name] for name in names) + " |",
         "|---" * (len(names) + 1) + "|",
     ]
     for check, text in results["checks"].items():

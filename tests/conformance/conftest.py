@@ -127,4 +127,6 @@ def keep(path: Path, found: dict[str, dict[str, str]]) -> None:
     known = json.loads(path.read_text())["engines"] if path.exists() else {}
     known.update({name: {c: told[c] for c in CHECKS if c in told} for name, told in found.items()})
     ordered = {name: known[name] for name in adapters.ENGINES if name in known}
-    path.write_text(json.dumps({"checks": CHECKS, "engines": ordered}, indent=2, ensure_ascii=False) + "\n")
+    names = {name: adapters.ENGINES[name] for name in ordered}
+    results = {"checks": CHECKS, "names": names, "engines": ordered}
+    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
