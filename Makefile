@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 
 QUICK := not engine and not browser and not network and not slow and not long
 # One of these at a time; tests marked `beside` need no more than containers.
-ONE_BY_ONE := (engine or browser) and not beside and not kube and not conformance
-BESIDE := not ($(ONE_BY_ONE)) and not kube and not conformance $(if $(OVERLAYSPAWNER_LONG),,and not long)
+ELSEWHERE := not kube and not swarm and not podman and not conformance
+ONE_BY_ONE := (engine or browser) and not beside and $(ELSEWHERE)
+BESIDE := not ((engine or browser) and not beside) and $(ELSEWHERE)$(if $(OVERLAYSPAWNER_LONG),, and not long)
 # How many of the others at a time. What goes on beside them, one test at a time, waits more than it computes.
 WORKERS ?= 2
 # What depends on the hub's version, and so is run with both.
@@ -69,6 +70,7 @@ test-all: ## everything on all engines, Kubernetes with JupyterHub 5 too, the lo
 	@OVERLAYSPAWNER_LONG=1 OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
 	  $(MAKE) --no-print-directory test ENGINES=docker,swarm,podman,kube,local
 	@$(VENV_HUB5)/bin/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-swarm ENGINE=swarm
 	@$(MAKE) --no-print-directory parents SUITES=--if-possible
 
 .PHONY: test-kube
@@ -78,6 +80,10 @@ test-kube: env engine-up images proxy helm ## all about Kubernetes: the Helm cha
 .PHONY: parents
 parents: env engine-up images proxy ## the parents' own test suites, with their classes and with ours, compared (SUITES="docker swarm …")
 	@$(BIN)/python -m tests.parents.run $(SUITES)
+
+.PHONY: test-swarm
+test-swarm: env engine-up images proxy ## what only a swarm can show (ENGINE=swarm makes one)
+	@$(BIN)/python -m pytest tests/swarm -m swarm $(PYTEST_ARGS)
 
 .PHONY: screenshots
 screenshots: env engine-up images proxy chromium labextension ## renew the pictures of the manual: the tests in the browser take them
@@ -106,7 +112,7 @@ engine: env engine-up proxy ## what every engine has to do, checked on one (ENGI
 	@$(CONFORMANCE) --engine $(or $(ENGINE),docker) $(PYTEST_ARGS)
 
 .PHONY: engine-up
-engine-up: ## make sure that a container engine answers (ENGINE=docker|podman|kube)
+engine-up: ## make sure that a container engine answers (ENGINE=docker|swarm|podman|kube)
 	@scripts/engine.sh
 
 .PHONY: images

@@ -257,8 +257,8 @@ def _named_volume(message: str) -> str:
     if "must be an absolute path" not in message:
         return message
     return (
-        f"{message}. (SwarmSpawner takes all of volumes for directories of the nodes: named volumes belong into "
-        "the mounts of extra_container_spec.)"
+        f"{message}. (SwarmSpawner takes all of volumes for directories of the nodes: named volumes belong "
+        "into the mounts of extra_container_spec.)"
     )
 
 

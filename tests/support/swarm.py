@@ -31,6 +31,7 @@ c.JupyterHub.spawner_class = OneNode
 c.SwarmSpawner.use_internal_ip = False
 c.SwarmSpawner.use_internal_hostname = False
 c.SwarmSpawner.host_ip = "127.0.0.1"
+c.Spawner.start_timeout = c.Spawner.http_timeout = 180
 """
 
 

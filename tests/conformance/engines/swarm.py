@@ -1,4 +1,4 @@
-"""SwarmSpawner on a swarm of one node: the Docker that answers, which ``make engine-up ENGINE=swarm`` makes one."""
+"""SwarmSpawner on a swarm of one node, which ``make engine-up ENGINE=swarm`` makes of the Docker that answers."""
 
 from __future__ import annotations
 
