@@ -1,4 +1,4 @@
-"""SwarmSpawner on a swarm of one node, which ``make engine-up ENGINE=swarm`` makes of the Docker that answers."""
+"""SwarmSpawner on a swarm of one node (``make engine-up ENGINE=swarm``)."""
 
 from __future__ import annotations
 
