@@ -7,11 +7,11 @@ from overlayspawner.hub import engine_reasons, kube_reasons
 PAGE = """# Why a server did not start
 
 The spawn page tells what happened, and what can be done. The code is in the hub's log, in brackets behind the
-server's name; for what does not count as a failure of the hub it is also the `reason` of JupyterHub's metrics.
+name of the server; for what is no failure of the hub it is also the `reason` of JupyterHub's metrics.
 
 Other users' servers go on, and what was begun is removed. What counts brings the hub nearer to
 `consecutive_failure_limit`, at which JupyterHub stops itself. *By administrators* means that it counts unless
-the user chose the image. A start is ended a moment before `start_timeout`, because the hub could say no reason.
+the user chose the image. A start ends a moment before `start_timeout`, because the hub could say no reason.
 
 ## Docker, Podman, Swarm
 
@@ -19,8 +19,8 @@ the user chose the image. A start is ended a moment before `start_timeout`, beca
 |---|---|---|---|
 {engine}
 
-A server whose engine does not answer counts as running: it may well be, and the hub would forget it. What could
-not be stopped or removed is when the engine answers again.
+A server whose engine does not answer counts as running: it may well be, and the hub would forget it. What
+could not be stopped or removed is when the engine answers again.
 
 ## Kubernetes
 
