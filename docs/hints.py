@@ -191,7 +191,8 @@ HINTS = {
     ),
     "root-start": (
         "As a notice: nothing to do; the overlay is opened a moment later, as the final user. As an error of "
-        "the command line: run `overlay` as the user to whom the home belongs."
+        "the command line: run `overlay` as the user to whom the home belongs. A server that stays root in "
+        "another user's home has no overlay: use an image that becomes `NB_UID`, or switch `run_as_root` off."
     ),
     "env-broken": (
         "Nothing to do: the server mends it when it is up, and says so. If it can't, run "

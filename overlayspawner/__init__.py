@@ -16,6 +16,7 @@ _LAZY = {
     "OverlayKubeSpawner": "overlayspawner.hub.kube",
     "OverlayLocalSpawner": "overlayspawner.hub.local",
     "OverlaySwarmSpawner": "overlayspawner.hub.swarm",
+    "OverlaySystemUserSpawner": "overlayspawner.hub.system_user",
 }
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "OverlayLocalSpawner",
     "OverlaySpawnerMixin",
     "OverlaySwarmSpawner",
+    "OverlaySystemUserSpawner",
     "__version__",
 ]
 

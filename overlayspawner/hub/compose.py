@@ -136,6 +136,7 @@ def compose(
     fields: Mapping[str, str] | None = None,
     choice: Choice | None = None,
     start_timeout: float = 60.0,
+    owner: int = -1,
 ) -> Plan:
     """Return how to create a container with the overlay in it.
 
@@ -163,6 +164,8 @@ def compose(
         What is different in this start.
     start_timeout:
         Seconds the hub waits for the server.
+    owner:
+        Id of the user to whom the home belongs, -1 where it is not known.
 
     Raises
     ------
@@ -214,6 +217,7 @@ def compose(
         choice=choice,
         start_timeout=start_timeout,
         image=facts.public_name(str(out.get("image") or "")),
+        owner=owner,
         notices=notices,
     )
     if not wrapped.notice:

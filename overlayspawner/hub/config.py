@@ -214,6 +214,7 @@ def build_spec(
     choice: Choice | None = None,
     start_timeout: float = 60.0,
     image: str = "",
+    owner: int = -1,
     notices: Iterable[dict[str, str]] = (),
 ) -> Spec:
     """Return the spec of one container.
@@ -232,6 +233,8 @@ def build_spec(
         Seconds the hub waits for the server.
     image:
         What the image is called.
+    owner:
+        Id of the user to whom the home belongs, -1 where it is not known.
     notices:
         What the hub wants the user to see.
 
@@ -277,6 +280,7 @@ def build_spec(
         nonce=choice.nonce if choice is not None else "",
         start_timeout=float(start_timeout),
         image=image,
+        owner=owner,
         notices=list(notices),
     )
 

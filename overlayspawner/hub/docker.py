@@ -297,9 +297,14 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  #
                 fields={"username": self.escaped_name, "servername": self.escape(self.name.lower())},
                 choice=self._overlay_choice,
                 start_timeout=self.start_timeout,
+                owner=self._overlay_owner(),
             )
         except OverlayError as e:
             raise failure.config_failure(e.message, e.hint) from None
+
+    def _overlay_owner(self) -> int:
+        """Return the id of the user to whom the home belongs, -1 where that is not known."""
+        return -1
 
     async def _overlay_image(self) -> ImageFacts:
         if self._overlay_facts is None:

@@ -329,6 +329,9 @@ class Spec:
         Seconds the hub waits for the server; what is done before the start has to fit in.
     image:
         What the container's image is called, for exports; empty where that is not known.
+    owner:
+        Id of the user to whom the home belongs, -1 where the hub does not know: root does not open the
+        overlay of another user.
     notices:
         What the hub wants to be shown to the user.
     """
@@ -364,6 +367,7 @@ class Spec:
         nonce: str = "",
         start_timeout: float = 60.0,
         image: str = "",
+        owner: int = -1,
         notices: list[dict[str, str]] | None = None,
     ) -> None:
         self.name = name
@@ -394,6 +398,7 @@ class Spec:
         self.nonce = nonce
         self.start_timeout = start_timeout
         self.image = image
+        self.owner = owner
         self.notices = notices or []
 
     def to_dict(self) -> dict[str, object]:

@@ -77,6 +77,17 @@ def open_storage(spec: Spec, base: Base, home: str) -> Found:
     if not home:
         found.notices.append(notice("home-unknown"))
         return found
+    if os.geteuid() == 0 and spec.owner > 0:
+        # what root made here its owner could not change; the image should have become that user
+        found.bad_home = True
+        found.notices.append(
+            notice(
+                "root-start",
+                f"The server runs as root, but the home belongs to user {spec.owner}: no overlay is opened.",
+                "Ask your administrator for an image that becomes NB_UID, or to switch run_as_root off.",
+            )
+        )
+        return found
     problem = _write_test(home)
     found.bad_home = problem is not None
     if problem:
