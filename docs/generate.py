@@ -67,7 +67,8 @@ Write these with the name of the class, for example `c.OverlayDockerSpawner.over
 ## OverlaySystemUserSpawner
 
 `c.JupyterHub.spawner_class = "overlay-system-user"`. Parents: `OverlayDockerSpawner`, whose settings it
-has, and `dockerspawner.SystemUserSpawner`. `home_volume` is empty by default. See [Users of the host](../how-to/system-users.md).
+has, and `dockerspawner.SystemUserSpawner`. `home_volume` is empty by default. See
+[Users of the host](../how-to/system-users.md).
 
 {system_user}## OverlayKubeSpawner
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from overlayspawner.hub import failure
+from overlayspawner.hub import engine_reasons, failure
 from overlayspawner.hub.compose import mounts_of
 from overlayspawner.hub.deaths import Death
 from overlayspawner.hub.image_facts import parse_env
@@ -234,7 +234,9 @@ def of_tasks(tasks: Iterable[Mapping[str, Any]]) -> Reason | None:
 def _of_end(state: str, status: Mapping[str, Any], said: str) -> Reason:
     death = Death((status.get("ContainerStatus") or {}).get("ExitCode"))
     if said.startswith("starting container failed"):
-        code = "command" if failure.image_caused(said) else "rejected"
+        code = (
+            "command" if engine_reasons.of_text(said, "start") in ("architecture", "command") else "rejected"
+        )
         return Reason(code, f"{CODES[code]} The node says: {said}", fatal=True)
     if state == "shutdown":
         return Reason("gone", "The swarm stopped the server while it started.", fatal=True)

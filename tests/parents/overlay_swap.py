@@ -1,9 +1,9 @@
 """A plugin for the parents' suites: puts another class in the place of a parent before tests are collected.
 
 ``OVERLAY_SWAP`` is ``ours``, ``control`` (an empty subclass of the parent, with the name of ours) or empty.
-``OVERLAY_PATIENCE=N``: kubespawner's fixtures sleep N times as long between their looks at a pod, of which they
-take a limited number: they are made for quiet machines. ``OVERLAY_PRESENT=1``: a Kubernetes node runs the images
-that it has, without asking for newer ones.
+``OVERLAY_PATIENCE=N``: kubespawner's fixtures sleep N times as long between their looks at a pod, of which
+they take a limited number: they are made for quiet machines. ``OVERLAY_PRESENT=1``: a Kubernetes node runs the
+images that it has, without asking for newer ones.
 It runs in the suite's own environment, and imports nothing of this project but the spawners.
 """
 
