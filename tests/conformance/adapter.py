@@ -33,7 +33,7 @@ ENGINES: dict[str, str] = {
     "swarm": "Docker Swarm",
     "podman": "Podman",
     "kube": "Kubernetes",
-    "local": "local processes",
+    "local": "Local processes",
 }
 """All engines: the names of the modules in ``engines/``, and what people call them; in the matrix's order."""
 
