@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.adapter import until
 from tests.support.hub import ROOT, RunningHub, SpawnFailed
 from tests.support.system_users import SystemUsers, processes_of, public_python
 
@@ -78,7 +79,8 @@ def test_a_server_of_another_user_has_an_overlay(hub: RunningHub, alice: pwd.str
     cell = server.run_cell("import os, sys; print(os.getuid(), sys.prefix)")
     assert cell.text == f"{alice.pw_uid} {status['env']}\n"
     hub.stop_server(alice.pw_name)
-    assert processes_of(alice.pw_uid) == []
+    # sudospawner's own mediator waits for the server, and ends a moment after it
+    until(lambda: not processes_of(alice.pw_uid), "processes of the stopped server are left")
 
 
 def test_what_sudo_refuses_is_said(hub: RunningHub, users: SystemUsers) -> None:
