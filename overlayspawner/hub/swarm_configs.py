@@ -63,13 +63,14 @@ class ConfigStore:
                 # one for all spawns that wait for it
                 self._making = asyncio.ensure_future(self._engine.run(self._make))
                 self._making.add_done_callback(self._made)
-            self._known = await asyncio.shield(self._making)
+            return await asyncio.shield(self._making)
         return self._known
 
-    def _made(self, making: asyncio.Future[Any]) -> None:
+    def _made(self, making: asyncio.Future[dict[str, tuple[str, str]]]) -> None:
+        # nobody may be left to wait for it, and the next start has it all the same
         self._making = None
-        if not making.cancelled():
-            making.exception()  # nobody may be left to look at it
+        if not making.cancelled() and making.exception() is None:
+            self._known = making.result()
 
     def forget(self) -> None:
         """Look again at the next start."""
