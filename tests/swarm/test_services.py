@@ -18,7 +18,7 @@ from tests.support.swarm import HUB_CONFIG, clean, is_manager
 
 pytestmark = [pytest.mark.engine, pytest.mark.swarm]
 
-# What an administrator may have set, all of it for the hub: a config object of their own.
+# What an administrator may have set: a config object of their own, a home volume for one user.
 CONFIG = (
     HUB_CONFIG
     + """
@@ -30,6 +30,8 @@ c.SwarmSpawner.extra_container_spec = {
     "configs": [ConfigReference(theirs["ID"], theirs["Spec"]["Name"], filename="/etc/theirs")],
     "read_only": False,
 }
+# the hub asks for it again when the user is deleted
+c.OverlaySwarmSpawner.home_volume = lambda s: "{prefix}-home-{username}" if s.user.name == "carl" else ""
 """
 )
 
@@ -98,9 +100,9 @@ def test_the_payload_comes_in_config_objects_beside_an_administrators(hub: Runni
         ({"image": "overlayspawner.invalid/nosuch:1", "args": ["--x"]}, r"set Spawner\.cmd"),
         ({"network_name": "overlayspawner-nosuch"}, r"network overlayspawner-nosuch not found"),
         ({"volumes": {"named": "/data"}}, r"absolute path(.|\n)*mounts of extra_container_spec"),
-        ({"home_volume": "{prefix}-lost", "volume_driver": "nosuch", "start_timeout": 15}, r"missing plugin"),
+        ({"home_volume": "{prefix}-lost", "volume_driver": "nosuch", "start_timeout": 20}, r"missing plugin"),
         (
-            {"extra_placement_spec": {"constraints": ["node.labels.no==such"]}, "start_timeout": 15},
+            {"extra_placement_spec": {"constraints": ["node.labels.no==such"]}, "start_timeout": 20},
             r"constraints not satisfied",
         ),
     ],
@@ -118,7 +120,6 @@ def test_why_a_service_does_not_start_is_told_and_nothing_stays(
 
 
 def test_a_home_volume_is_made_by_the_node_and_deleted_with_its_user(hub: RunningHub) -> None:
-    hub.configure("carl", home_volume="{prefix}-home-{username}")
     server = hub.start_server("carl")
     status = server.get("overlay/v1/status").json()
     assert "not-persistent" not in {n["code"] for n in status["notices"]}
