@@ -69,6 +69,7 @@ test-quick: env ## the tests without an engine, a browser or the network (under 
 test-all: ## everything on all engines, Kubernetes with JupyterHub 5 too, the long tests, and what is left to chance many times
 	@OVERLAYSPAWNER_LONG=1 OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
 	  $(MAKE) --no-print-directory test ENGINES=docker,swarm,podman,kube,local
+	@$(BIN)/python -m pytest tests/podman -m podman $(PYTEST_ARGS)
 	@$(VENV_HUB5)/bin/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-swarm ENGINE=swarm
 	@$(MAKE) --no-print-directory parents SUITES=--if-possible

@@ -90,9 +90,9 @@ class DeathWatch:
     def _listen(self) -> None:
         client = self._make_client()
         with contextlib.closing(client):
-            stream = client.events(
-                decode=True, filters={"type": "container", "event": ["die", "oom", "destroy"]}
-            )
+            # Podman says "die", too, but looks for its own words in filters.
+            events = ["die", "oom", "destroy", "died", "remove"]
+            stream = client.events(decode=True, filters={"type": "container", "event": events})
             self.connected.set()
             with contextlib.closing(stream):
                 for event in stream:

@@ -374,7 +374,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  #
             restarts=plan is None or plan.restarts,
             on_hint=self._overlay_hint,
         )
-        problem = await self._overlay_watch.attach()
+        problem = self._overlay_unattached = await self._overlay_watch.attach()
         if problem:
             self.log.warning("%s: the server's output can't be read: %s", self._log_name, problem)
 

@@ -106,7 +106,10 @@ LOST = frozenset(("engine", "engine-access", "engine-tls", "engine-hangs"))
 # The first that fits, with the step that it is about ("" for any).
 _TEXTS = {
     ("", "disk"): r"no space left on device|disk quota exceeded",
-    ("", "image-name"): r"invalid reference format|invalid repository name|invalid tag format",
+    (
+        "",
+        "image-name",
+    ): r"invalid reference format|must be lowercase|invalid repository name|invalid tag format",
     ("pull", "architecture"): r"no matching manifest|no image found in (?:manifest list|image index)",
     ("pull", "registry-login"): r"unauthorized|authentication required|no basic auth credentials"
     r"|status code 401|\b401\b|incorrect username or password|unable to retrieve auth token",
@@ -134,6 +137,7 @@ _TEXTS = {
 _MATCHERS = {key: re.compile(text, re.IGNORECASE) for key, text in _TEXTS.items()}
 # The runtime's own last words: it is the container's process by then, so they come with the output.
 _LAST_WORDS = re.compile(r"^(?:exec |.*: )(?P<what>exec format error|argument list too long)$", re.IGNORECASE)
+_PREPARING = re.compile(r"preparing container \w+ for attach: (?P<why>.*?)[\")]*$", re.DOTALL)
 _UNEXPECTED = re.compile(
     r"(?:HostConfig|create_container|ContainerConfig|APIClient|NetworkingConfig).*argument"
 )
@@ -208,6 +212,14 @@ def of_error(error: BaseException, step: str, secrets: Iterable[str] = ()) -> Re
     if isinstance(error, TypeError) and _UNEXPECTED.search(str(error)):
         return Reason("settings", words(error, secrets))
     return None
+
+
+def of_refusal_text(text: str, secrets: Iterable[str] = ()) -> Reason | None:
+    """Return why Podman could not make a container that was to be attached to, ``None`` if it could."""
+    said = _PREPARING.search(text)
+    if said is None:
+        return None
+    return Reason(of_text(said["why"], "start") or "settings", words(said["why"], secrets))
 
 
 def of_text(text: str, step: str) -> str:

@@ -8,6 +8,7 @@ below 500; JupyterHub 5 counts every failed spawn, so there the count is correct
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -76,6 +77,11 @@ NO_SUCH_IMAGE = (
     r"manifest unknown|manifest for .* not found|no such image|repository .* not found|name unknown"
     r"|access denied|access to the resource is denied|invalid reference format|no matching manifest"
 )
+
+
+def image_caused(explanation: str) -> bool:
+    """Whether the engine's refusal to start a container is due to the image or its settings for the user."""
+    return bool(re.search(IMAGE_CAUSED, explanation, re.IGNORECASE))
 
 
 def spawn_failure(

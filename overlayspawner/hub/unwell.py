@@ -58,6 +58,7 @@ class UnwellEngine:
 
     _overlay_pulled = -1  # bytes; -1 while there is no pull
     _overlay_lost = False
+    _overlay_unattached = ""  # why the container could not be attached to
     _overlay_threads: ClassVar[ThreadPoolExecutor | None] = None
 
     @property
@@ -73,7 +74,7 @@ class UnwellEngine:
 
     def _overlay_hope(self) -> None:
         """Begin a start: what an earlier one left behind, it looks for itself."""
-        self._overlay_lost, self._overlay_pulled = False, -1
+        self._overlay_lost, self._overlay_pulled, self._overlay_unattached = False, -1, ""
         clearing = _clearing.pop(self._log_name, None)
         if clearing is not None:
             clearing.cancel()
@@ -87,6 +88,10 @@ class UnwellEngine:
             reason = self._overlay_overdue()
         else:
             reason = reasons.of_error(error, step, self._overlay_secrets)
+        if step == "start" and isinstance(error, DockerException) and self._overlay_unattached:
+            # Podman makes the container when it is attached to. A second attempt has another error, of what
+            # the first one left behind.
+            reason = reasons.of_refusal_text(self._overlay_unattached, self._overlay_secrets) or reason
         if reason is not None and reason.code == "image" and self.pull_policy.lower() in ("never", "skip"):
             reason = Reason("image-absent", reason.words)
         if reason is not None and reason.code in reasons.LOST:

@@ -95,6 +95,14 @@ def test_what_engines_say(step: str, status: int, text: str, code: str) -> None:
     assert text.rstrip(".") in reason.message
 
 
+def test_what_podman_says_when_it_is_attached_to() -> None:
+    text = (
+        '409 Client Error for x: Conflict ("preparing container 0a1b for attach: unable to set memory limit")'
+    )
+    assert reasons.of_refusal_text(text) == reasons.Reason("settings", "unable to set memory limit")
+    assert reasons.of_refusal_text("the engine did not answer in 3 seconds") is None
+
+
 def test_secrets_stay_out_and_words_are_few() -> None:
     text = "Get https://me:hunter2@r/v2/: <b>\x1b[1m" + "x" * 5000 + " 0123456789abcdef"
     reason = reasons.of_error(APIError("no", explanation=text), "create", {"0123456789abcdef"})
