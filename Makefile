@@ -165,6 +165,7 @@ chart: env labextension ## the Helm chart with the wheel in it, in dist/ (CHART_
 clean: ## remove what was made here: environments, images, caches, and an engine started here
 	@if docker info >/dev/null 2>&1; then python3 tests/images/build.py --clean; fi
 	@scripts/kube.sh stop
+	@scripts/podman.sh stop
 	@scripts/engine.sh stop
 	@rm -rf $(VENV) $(VENV_HUB5) .cache build dist overlayspawner/hub/bytecode overlayspawner/labextension node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -178,8 +178,10 @@ class UnwellEngine:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
             try:
                 engine = await self._overlay_connect()
-                found = await engine.run(engine.client.inspect_container, name)
-                if self.remove:
+                found = await engine.run(getattr(engine.client, f"inspect_{self.object_type}"), name)
+                if self.object_type == "service":
+                    await engine.run(engine.client.remove_service, found["ID"])
+                elif self.remove:
                     await self._overlay_discard(engine, found["Id"])
                 elif found["State"].get("Running"):
                     await engine.run(engine.client.stop, found["Id"])
