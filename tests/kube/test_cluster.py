@@ -8,11 +8,13 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from overlayspawner.hub import kube_manifests, kube_secrets
+from overlayspawner.hub import kube_claims, kube_manifests, kube_secrets, payload_zip
 from tests.support.hub import RunningHub, SpawnFailed, in_parallel
 from tests.support.images import image
 from tests.support.kube import Namespace, notebook, until
@@ -119,19 +121,26 @@ def test_a_hub_that_may_make_no_secrets(hub: RunningHub, elsewhere: Namespace) -
     hub.stop_server("foreign")
 
 
+@asynccontextmanager
+async def connected(kubeconfig: str) -> AsyncIterator[Any]:
+    """A client with somebody's rights."""
+    from kubernetes_asyncio import client, config
+
+    configuration = client.Configuration()
+    await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+    async with client.ApiClient(configuration) as connection:
+        yield client.CoreV1Api(connection)
+
+
 async def test_secrets(namespace: Namespace, hub_kubeconfig: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made once by any number of hubs; old ones go when no pod mounts them; a stranger's is not used."""
-    from kubernetes_asyncio import client, config
 
     def old(name: str) -> dict[str, Any]:
         labels = {kube_manifests.PAYLOAD_LABEL: name, kube_manifests.MANAGED_BY: "overlayspawner"}
         data = {"overlay.pyz": base64.b64encode(b"old").decode()}
         return {"metadata": {"name": name, "labels": labels}, "data": data}
 
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=hub_kubeconfig, client_configuration=configuration)
-    async with client.ApiClient(configuration) as connection:
-        api = client.CoreV1Api(connection)
+    async with connected(hub_kubeconfig) as api:
         stores = [kube_secrets.SecretStore() for _ in range(4)]
         name = stores[0].name
         if name in [s.metadata.name for s in (await api.list_namespaced_secret(namespace.name)).items]:
@@ -141,6 +150,15 @@ async def test_secrets(namespace: Namespace, hub_kubeconfig: str, monkeypatch: p
         assert set(made) == {name}
         secret = await api.read_namespaced_secret(name, namespace.name)
         assert secret.immutable and secret.metadata.labels["app"] == "jupyterhub"
+
+        # one that somebody has removed in between, another hub for example, is made again at the next start
+        monkeypatch.setattr(kube_secrets, "_KNOWN_FOR", 0.0)
+        await api.delete_namespaced_secret(name, namespace.name)
+        await stores[0].ensure(api, namespace.name)
+        again = await api.read_namespaced_secret(name, namespace.name)
+        assert again.metadata.uid != secret.metadata.uid
+        await stores[0].ensure(api, namespace.name)
+        assert (await api.read_namespaced_secret(name, namespace.name)).metadata.uid == again.metadata.uid
 
         for other in ("old-unused", "old-used"):
             await api.create_namespaced_secret(namespace.name, old(other))
@@ -159,4 +177,36 @@ async def test_secrets(namespace: Namespace, hub_kubeconfig: str, monkeypatch: p
         with pytest.raises(ValueError, match="something else"):
             await kube_secrets.SecretStore().ensure(api, namespace.name)
         await api.delete_namespaced_secret(name, namespace.name)
+        # the right content, which may be changed after it was looked at
+        loose = {**kube_manifests.secret_manifest(payload_zip.build()), "immutable": False}
+        await api.create_namespaced_secret(namespace.name, loose)
+        with pytest.raises(ValueError, match="can change"):
+            await kube_secrets.SecretStore().ensure(api, namespace.name)
+        await api.delete_namespaced_secret(name, namespace.name)
         await api.delete_namespaced_secret("old-used", namespace.name)
+
+
+async def test_claims(namespace: Namespace, hub_kubeconfig: str) -> None:
+    """One that never had a volume goes; one that has one stays, and so does one that is not there."""
+
+    def claim(name: str, storage: str) -> dict[str, Any]:
+        spec = {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": storage,
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        return {"metadata": {"name": name}, "spec": spec}
+
+    async with connected(hub_kubeconfig) as api:
+        assert await kube_claims.is_absent(api, namespace.name, "waits")
+        assert not await kube_claims.is_absent(api, "kube-system", "waits"), "the hub may not look there"
+        for name, storage in (("waits", "no-such-class"), ("bound", namespace.name)):
+            await api.create_namespaced_persistent_volume_claim(namespace.name, claim(name, storage))
+        assert not await kube_claims.is_absent(api, namespace.name, "waits")
+        until(lambda: "no-such-class" in namespace.said_about("waits"), 30, "nobody looks at the claim")
+        assert "no-such-class" in await kube_claims.what_is_said(api, namespace.name, "waits")
+        until(lambda: namespace.volume_of("bound"), 30, "the claim is not bound")
+        assert await kube_claims.remove_unbound(api, namespace.name, "waits")
+        assert not await kube_claims.remove_unbound(api, namespace.name, "bound")
+        assert not await kube_claims.remove_unbound(api, "kube-system", "waits")
+    assert "bound" in namespace.claims() and "waits" not in namespace.claims()
