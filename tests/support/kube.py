@@ -169,20 +169,10 @@ class Namespace:
         found = self.cluster.call("list_namespaced_persistent_volume_claim", self.name).items
         return sorted(claim.metadata.name for claim in found)
 
-    def volume_of(self, claim: str) -> str:
-        """Return the name of a claim's volume, ``""`` while it has none."""
-        found = self.cluster.call("read_namespaced_persistent_volume_claim", claim, self.name)
-        return str(found.spec.volume_name or "")
-
-    def said_about(self, name: str) -> str:
-        """Return the messages of all events about something."""
-        selector = f"involvedObject.name={name}"
-        found = self.cluster.call("list_namespaced_event", self.name, field_selector=selector).items
-        return " ".join(event.message or "" for event in found)
-
     def home(self, user: str) -> Path:
         """Return the directory that a user's claim is bound to."""
-        return self.directory / f"volume{self.volume_of(f'claim-{user}').rpartition('-')[2]}"
+        claim = self.cluster.call("read_namespaced_persistent_volume_claim", f"claim-{user}", self.name)
+        return self.directory / f"volume{claim.spec.volume_name.rpartition('-')[2]}"
 
 
 def notebook(pod: Any) -> Any:
