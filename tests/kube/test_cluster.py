@@ -72,7 +72,7 @@ def test_reasons(hub: RunningHub, namespace: Namespace) -> None:
         "hungry": "ran out of memory.*overlay=safe",
         "no-registry": "image can't be had.*127.0.0.1:1.*connection refused",
         "not-ready": "does not become ready",
-        "too-much-to-say": "too large",
+        "too-much-to-say": "bytes; a variable holds 131,071",
         "scarce": "quota is used up.*persistentvolumeclaims.*exceeded quota",
         "no-image": "image can't be had.*ErrImageNeverPull",
         "too-large": "no room for the server.*Insufficient cpu",
