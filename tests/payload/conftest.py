@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import marshal
 import os
+import struct
 import subprocess
 import sys
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +25,22 @@ from tests.support.index import LocalIndex
 
 @pytest.fixture(scope="session")
 def pyz(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Path of a freshly built ``overlay.pyz``."""
+    """Path of a freshly built ``overlay.pyz``, to which this Python's bytecode was added.
+
+    Hundreds of commands are run from it, and compiling would take longer than what they do. Without bytecode
+    it is run in test_laws.py, test_launcher.py, damage/ and by everything in containers.
+    """
     path = tmp_path_factory.mktemp("payload") / "overlay.pyz"
     path.write_bytes(payload_zip.build().zip)
+    with zipfile.ZipFile(path, "a") as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".py"):
+                source = archive.read(info)
+                code = compile(source, f"{path}/{info.filename}", "exec", dont_inherit=True)
+                changed = int(time.mktime((*info.date_time, -1, -1, -1)))
+                header = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, changed, len(source))
+                compiled = zipfile.ZipInfo(f"{info.filename}c", info.date_time)
+                archive.writestr(compiled, header + marshal.dumps(code))
     return str(path)
 
 

@@ -11,7 +11,11 @@ from tests.server.conftest import RunningServer, Start
 
 pytestmark = pytest.mark.slow
 
-CELLS = [("isolated", "persistent"), ("overlay", "ephemeral"), ("isolated", "ephemeral")]
+CELLS = [
+    ("isolated", "persistent"),
+    ("overlay", "ephemeral"),
+    pytest.param("isolated", "ephemeral", marks=pytest.mark.long),  # each by itself is above
+]
 
 
 def done(job: dict[str, Any]) -> dict[str, Any]:
