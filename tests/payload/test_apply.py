@@ -29,12 +29,21 @@ from tests.support.envs import (
     make_context,
     put,
     run_python,
+    snapshot,
     stamps,
     uv_on_path,  # noqa: F401  (a fixture)
 )
 from tests.support.faults import LONG
 from tests.support.index import LocalIndex
 from tests.support.wheels import make_wheel
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image_stays(base: Base) -> Iterator[None]:  # noqa: F811
+    """In the end the image holds what it held; :func:`ctx` says which test has touched it."""
+    before = snapshot(base.prefix)
+    yield
+    assert snapshot(base.prefix) == before
 
 
 @pytest.fixture
