@@ -20,12 +20,13 @@ from tests.support.images import image
 from tests.support.registry import SlowRegistry
 from tests.support.spawner import bare_spawner
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.engine
 
 # slow_spawn_timeout: the request that starts a server does not wait for it, so that progress can be followed
 CONFIG = """
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
 c.Spawner.consecutive_failure_limit = 3
+c.Spawner.http_timeout = 120
 c.DockerSpawner.allowed_images = "*"
 """
 
