@@ -26,7 +26,7 @@ pytestmark = pytest.mark.engine
 CONFIG = """
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
 c.Spawner.consecutive_failure_limit = 3
-c.Spawner.http_timeout = 120
+c.Spawner.start_timeout = c.Spawner.http_timeout = 120
 c.DockerSpawner.allowed_images = "*"
 """
 
