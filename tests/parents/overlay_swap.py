@@ -2,8 +2,9 @@
 
 ``OVERLAY_SWAP`` is ``ours``, ``control`` (an empty subclass of the parent, with the name of ours) or empty.
 ``OVERLAY_PATIENCE=N``: kubespawner's fixtures sleep N times as long between their looks at a pod, of which
-they take a limited number: they are made for quiet machines. ``OVERLAY_PRESENT=1``: a Kubernetes node runs the
-images that it has, without asking for newer ones.
+they take a limited number: they are made for quiet machines. ``OVERLAY_PRESENT=1``: a Kubernetes node runs
+the images that it has, without asking for newer ones. ``OVERLAY_PORT=N``: services are published on a port of
+the node, because not every kernel has what a swarm's own addresses need.
 It runs in the suite's own environment, and imports nothing of this project but the spawners.
 """
 
@@ -68,6 +69,15 @@ def pytest_collection_modifyitems() -> None:
     fixtures.asyncio = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
 
 
+def publish(port: int) -> None:
+    """Have services published on a port of their node."""
+    from dockerspawner import SwarmSpawner
+
+    SwarmSpawner._extra_endpoint_spec_default = lambda self: {"ports": {port: (8888, "tcp", "host")}}
+
+
+if os.environ.get("OVERLAY_PORT"):
+    publish(int(os.environ["OVERLAY_PORT"]))
 if os.environ.get("OVERLAY_PRESENT"):
     use_what_is_present()
 if os.environ.get("OVERLAY_SWAP"):

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -198,8 +199,11 @@ def swarm() -> Iterator[dict[str, str]]:
     if state != "active":
         call("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
     try:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = str(probe.getsockname()[1])
         with docker() as variables:
-            yield variables
+            yield {**variables, "OVERLAY_PORT": port}
     finally:
         if state != "active":
             call("docker", "swarm", "leave", "--force")
