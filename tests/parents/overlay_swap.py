@@ -3,8 +3,9 @@
 ``OVERLAY_SWAP`` is ``ours``, ``control`` (an empty subclass of the parent, with the name of ours) or empty.
 ``OVERLAY_PATIENCE=N``: kubespawner's fixtures sleep N times as long between their looks at a pod, of which
 they take a limited number: they are made for quiet machines. ``OVERLAY_PRESENT=1``: a Kubernetes node runs
-the images that it has, without asking for newer ones. ``OVERLAY_PORT=N``: services are published on a port of
-the node, because not every kernel has what a swarm's own addresses need.
+the images that it has, without asking for newer ones, and gives every pod a share of the processor.
+``OVERLAY_PORT=N``: services are published on a port of the node: not every kernel has what a swarm's own
+addresses need.
 It runs in the suite's own environment, and imports nothing of this project but the spawners.
 """
 
@@ -51,6 +52,8 @@ def use_what_is_present() -> None:
             spec = body["spec"]
             for container in [*spec.get("containers", []), *spec.get("initContainers", [])]:
                 container.setdefault("imagePullPolicy", "IfNotPresent")
+                # what asks for nothing gets next to nothing while the machine has other work
+                container.setdefault("resources", {}).setdefault("requests", {}).setdefault("cpu", "200m")
         return await inner(self, method, url, *args, **kwargs)
 
     rest.RESTClientObject.request = request
