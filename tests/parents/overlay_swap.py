@@ -26,7 +26,6 @@ PLACES = {
         "SystemUserSpawner": "overlayspawner.hub.system_user:OverlaySystemUserSpawner",
     },
     "kubespawner": {"KubeSpawner": "overlayspawner.hub.kube:OverlayKubeSpawner"},
-    "jupyterhub.spawner": {"LocalProcessSpawner": "overlayspawner.hub.local:OverlayLocalSpawner"},
 }
 
 

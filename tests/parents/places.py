@@ -24,16 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "parents"
 HUB = "jupyterhub>=5,<6"  # the helpers of dockerspawner's tests don't run with JupyterHub 6
 
-# distribution → its repository, how its tags are written, and what its tests ask for
+# distribution → its repository, whose tags are versions, and what its tests ask for
 REPOSITORIES = {
-    "dockerspawner": ("dockerspawner", "{}", ["psutil", "pytest", "pytest-asyncio>=0.25"]),
+    "dockerspawner": ("dockerspawner", ["psutil", "pytest", "pytest-asyncio>=0.25"]),
     "jupyterhub-kubespawner": (
         "kubespawner",
-        "{}",
         # the fixtures end with newer versions of both
         ["jupyterhub-kubespawner[test]", "kubernetes<36", "pytest<8.4"],
     ),
-    "jupyterhub": ("jupyterhub", "{}", ["jupyterhub[test]"]),
 }
 
 
@@ -62,10 +60,8 @@ def call(*command: str, **options: object) -> str:
 def source(parent: str) -> Path:
     """Return the directory in which a parent's tests are run."""
     wanted = version(parent)
-    if parent == "jupyterhub":  # it brings them along
-        return next((environment(parent).parents[1] / "lib").glob("python*/site-packages"))
-    repository, tags, _ = REPOSITORIES[parent]
-    tag, target = tags.format(wanted), CACHE / f"{repository}-{wanted}"
+    repository, _ = REPOSITORIES[parent]
+    tag, target = wanted, CACHE / f"{repository}-{wanted}"
     if target.exists():
         return target
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -92,8 +88,7 @@ def source(parent: str) -> Path:
 
 def environment(parent: str) -> Path:
     """Return the Python of an environment, made when missing, with a parent and what its tests ask for."""
-    wanted = [HUB] if parent == "jupyterhub" else [HUB, f"{parent}=={version(parent)}"]
-    wanted += REPOSITORIES[parent][2]
+    wanted = [HUB, f"{parent}=={version(parent)}", *REPOSITORIES[parent][1]]
     key = hashlib.sha256("\n".join([*wanted, sys.version]).encode()).hexdigest()[:12]
     target = CACHE / f"env-{parent}-{key}"
     python = target / "bin" / "python"
@@ -225,13 +220,6 @@ def system_user() -> Iterator[dict[str, str]]:
             yield {**variables, "LOGNAME": name}
         finally:
             subprocess.run(["userdel", "--remove", name], capture_output=True, check=False)
-
-
-@contextmanager
-def local() -> Iterator[dict[str, str]]:
-    """A directory for the payload."""
-    with tempfile.TemporaryDirectory() as directory:
-        yield {"XDG_DATA_HOME": directory}
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Run the parents' own test suites twice, with their classes and with ours, and compare test by test.
 
-    python -m tests.parents.run [docker] [swarm] [system-user] [kube] [local] [--if-possible]
+    python -m tests.parents.run [docker] [swarm] [system-user] [kube] [--if-possible]
 
 The tests come from the tags of the parents' repositories that are the installed versions: from
 ``DIR/dockerspawner`` and ``DIR/kubespawner`` where ``OVERLAYSPAWNER_PARENTS=DIR`` names clones of them, else
-from GitHub. JupyterHub brings its own. They run unchanged, in environments of what they ask for
+from GitHub. They run unchanged, in environments of what they ask for
 (``.cache/parents``).
 
 Exit status: 0 the same results, or differences that ``EXPECTED`` explains; 1 others; 3 a suite can't be had
@@ -87,13 +87,6 @@ SUITES = [
         places.system_user,
     ),
     Suite("kube", "jupyterhub-kubespawner", "kubespawner:KubeSpawner", ["tests"], places.kube),
-    Suite(
-        "local",
-        "jupyterhub",
-        "jupyterhub.spawner:LocalProcessSpawner",
-        ["jupyterhub/tests/test_spawner.py"],
-        places.local,
-    ),
 ]
 
 # Differences that are right: test → why. Each is proved at every run: an empty subclass of the parent, with
