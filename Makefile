@@ -68,7 +68,7 @@ test-quick: env ## the tests without an engine, a browser or the network (under 
 .PHONY: test-all
 test-all: ## everything on all engines, Kubernetes with JupyterHub 5 too, the long tests, and what is left to chance many times
 	@OVERLAYSPAWNER_LONG=1 OVERLAYSPAWNER_KILLS=50 OVERLAYSPAWNER_SEQUENCES=40 \
-	  $(MAKE) --no-print-directory test ENGINES=docker,swarm,podman,kube,local
+	  $(MAKE) --no-print-directory test ENGINES=docker,system-user,swarm,podman,kube,local
 	@$(BIN)/python -m pytest tests/podman -m podman $(PYTEST_ARGS)
 	@$(VENV_HUB5)/bin/python -m pytest tests/kube -m kube $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-swarm ENGINE=swarm
@@ -109,11 +109,11 @@ env-hub5: ## the second one, with JupyterHub 5
 	@scripts/env.sh $(VENV_HUB5) 'jupyterhub>=5,<6'
 
 .PHONY: engine
-engine: env engine-up proxy ## what every engine has to do, checked on one (ENGINE=docker|swarm|podman|kube|local)
+engine: env engine-up proxy ## what every engine has to do, checked on one (ENGINE=docker|system-user|swarm|podman|kube|local)
 	@$(CONFORMANCE) --engine $(or $(ENGINE),docker) $(PYTEST_ARGS)
 
 .PHONY: engine-up
-engine-up: ## make sure that a container engine answers (ENGINE=docker|swarm|podman|kube)
+engine-up: ## make sure that a container engine answers (ENGINE=docker|system-user|swarm|podman|kube)
 	@scripts/engine.sh
 
 .PHONY: images

@@ -88,13 +88,13 @@ start_docker() {
 
 up() {
     case ${ENGINE:-docker} in
-    docker | swarm) ;;  # a swarm is a Docker that was told so
+    docker | system-user | swarm) ;;  # a swarm is a Docker that was told so
     kube | podman) exec "$root/scripts/$ENGINE.sh" ;;
     local)
         say "ENGINE=local runs servers as local processes and needs no engine"
         return
         ;;
-    *) none "there is no ENGINE=$ENGINE: docker, swarm, podman, kube or local" ;;
+    *) none "there is no ENGINE=$ENGINE: docker, system-user, swarm, podman, kube or local" ;;
     esac
     if command -v docker >/dev/null 2>&1 && answers; then
         say "using the Docker that answers ($(docker info --format '{{.ServerVersion}}' 2>/dev/null))"

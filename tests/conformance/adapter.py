@@ -30,12 +30,14 @@ from tests.support.index import LocalIndex
 
 ENGINES: dict[str, str] = {
     "docker": "Docker",
+    "system-user": "Docker, users of the host",
     "swarm": "Docker Swarm",
     "podman": "Podman",
     "kube": "Kubernetes",
     "local": "Local processes",
 }
-"""All engines: the names of the modules in ``engines/``, and what people call them; in the matrix's order."""
+"""All engines, in the matrix's order: the names of the modules in ``engines/`` (with ``_`` for ``-`` there),
+and what people call them."""
 
 USUAL = ("docker", "kube", "local")
 """Those that run when nobody names any."""
@@ -220,7 +222,7 @@ def until(condition: Any, sentence: str, *, timeout: float = 120) -> Any:
 
 def adapter(name: str) -> type[Adapter]:
     """Return the adapter of an engine."""
-    module = importlib.import_module(f"tests.conformance.engines.{name}")
+    module = importlib.import_module(f"tests.conformance.engines.{name.replace('-', '_')}")
     (found,) = (
         value
         for value in vars(module).values()

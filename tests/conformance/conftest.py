@@ -45,7 +45,9 @@ def _asked(config: pytest.Config) -> list[str]:
         raise pytest.UsageError(
             f"no such engine: {', '.join(sorted(unknown))}; there are {', '.join(adapters.ENGINES)}"
         )
-    missing = {name for name in adapters.ENGINES if not (HERE / "engines" / f"{name}.py").exists()}
+    missing = {
+        name for name in adapters.ENGINES if not (HERE / "engines" / f"{name.replace('-', '_')}.py").exists()
+    }
     if missing & set(named):
         raise pytest.UsageError(f"there is no adapter for {', '.join(sorted(missing & set(named)))} so far")
     return [name for name in adapters.ENGINES if name in (named or adapters.USUAL) and name not in missing]
