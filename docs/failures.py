@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlayspawner.hub import engine_reasons, kube_reasons
+from overlayspawner.hub import engine_reasons, kube_reasons, system_user
 
 PAGE = """# Why a server did not start
 
@@ -22,6 +22,12 @@ the user chose the image. A start ends a moment before `start_timeout`, because 
 A server whose engine does not answer counts as running: it may well be, and the hub would forget it. What
 could not be stopped or removed is when the engine answers again.
 
+With `OverlaySystemUserSpawner`, besides:
+
+| code | what happened | what to do | counts |
+|---|---|---|---|
+{system_user}
+
 ## Kubernetes
 
 | code | what happened | what to do |
@@ -40,7 +46,10 @@ def page() -> str:
         f"| `{code}` | {text} | {kube_reasons._HINTS.get(code, '')} |"
         for code, text in kube_reasons.CODES.items()
     ]
-    return PAGE.format(engine="\n".join(engine), kube="\n".join(kube))
+    system = [
+        f"| `{code}` | {text} | {system_user.HINTS[code]} | no |" for code, text in system_user.CODES.items()
+    ]
+    return PAGE.format(engine="\n".join(engine), system_user="\n".join(system), kube="\n".join(kube))
 
 
 def _counts(code: str) -> str:

@@ -15,7 +15,17 @@ from overlayspawner.hub.docker import OverlayDockerSpawner
 from overlayspawner.hub.output import redact
 
 NO_USER, NO_HOME = "no-system-user", "no-host-home"
+
+CODES = {
+    NO_USER: "The hub's machine has no user of this name, and nobody has set the ids.",
+    NO_HOME: "The user's home is missing on the engine's machine, or the engine may not look at it.",
+}
 """Codes of what can be wrong with a user here: in the hub's log and pages, and ``reason`` of its metrics."""
+
+HINTS = {
+    NO_USER: "Make the user, or set `user_id` and `group_id`.",
+    NO_HOME: "Make the directory, with the user as its owner.",
+}
 
 _PROPAGATIONS = {"shared", "rshared", "slave", "rslave", "private", "rprivate"}
 
@@ -186,6 +196,10 @@ class OverlaySystemUserSpawner(OverlayDockerSpawner, SystemUserSpawner):  # type
         if isinstance(error, APIError):
             text = redact(str(error.explanation or error), self._overlay_secrets)
             home = self.host_homedir
+            watch = self._overlay_watch
+            wrong = home in text and (_NO_SOURCE.search(text) or _NO_RIGHT.search(text))
+            if wrong and watch is not None and self.remove:  # created before the home went away
+                await self._overlay_discard(await self._overlay_connect(), watch.container)
             if home in text and _NO_SOURCE.search(text):
                 raise self._overlay_refused(
                     NO_HOME,
