@@ -19,7 +19,7 @@ import pytest
 
 from overlayspawner.hub.system_user import home_as_mount
 from tests.support.client import Server
-from tests.support.hub import RunningHub, in_parallel
+from tests.support.hub import RunningHub
 from tests.support.images import image
 from tests.support.index import LocalIndex
 
@@ -133,32 +133,6 @@ def test_everything(hub: RunningHub, make_user: MakeUser) -> None:
     (home / "thesis.txt").write_text("mine")
     assert hub.call("DELETE", f"users/{name}").status_code == 204
     assert (home / "thesis.txt").read_text() == "mine"
-
-
-def test_login_on_the_host(hub: RunningHub, make_user: MakeUser, index: LocalIndex) -> None:
-    """Server and host change the same overlay at the same time; each has an env of its own."""
-    user = make_user("login")
-    server = hub.start_server(user.pw_name)
-    assert server.terminal(f"overlay pyz -o {user.pw_dir}/overlay.pyz; echo status=$?")[0].count("status=0")
-    become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-
-    def on_the_host(*words: str) -> str:
-        done = subprocess.run(
-            [*become, "/usr/bin/python3", "-I", f"{user.pw_dir}/overlay.pyz", *words],
-            env={"HOME": user.pw_dir, "PATH": "/usr/bin:/bin", "PIP_INDEX_URL": index.url},
-            cwd="/",
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    in_parallel(lambda: server.install("tinyleaf"), lambda: on_the_host("install", "tinydata"))
-    lines = Path(user.pw_dir, ".overlay/default/requirements.txt").read_text()
-    assert "tinyleaf" in lines and "tinydata" in lines
-    assert "tinydata" in on_the_host("list")
-    assert not_theirs(user) == []
-    hub.stop_server(user.pw_name)
 
 
 AS_ROOT = {"run_as_root": True}
