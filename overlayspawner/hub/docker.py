@@ -116,6 +116,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  #
         tornado.web.HTTPError
             The server can't start; the message is for the user.
         """
+        self._overlay_hope()
         self._overlay_choose()
         self._overlay_settings = await self._overlay_read_settings()
         self._overlay_home_template = await self._overlay_value("home_volume") or ""
@@ -128,7 +129,6 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  #
         self._overlay_secrets = {self.api_token} if self.api_token else set()
         self._overlay_begin()
         self._overlay_starting, self._overlay_pulling = True, False
-        self._overlay_hope()
         try:
             try:
                 # before the hub ends it, which can't say what it was about

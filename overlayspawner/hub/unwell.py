@@ -75,6 +75,10 @@ class UnwellEngine:
     def _overlay_hope(self) -> None:
         """Begin a start: what an earlier one left behind, it looks for itself."""
         self._overlay_lost, self._overlay_pulled, self._overlay_unattached = False, -1, ""
+        self._overlay_leave()
+
+    def _overlay_leave(self) -> None:
+        """Clear up no longer: what has this server's name is about to be another one."""
         clearing = _clearing.pop(self._log_name, None)
         if clearing is not None:
             clearing.cancel()
@@ -144,6 +148,11 @@ class UnwellEngine:
                 engine = await self._overlay_connect()
                 inspect = getattr(engine.client, f"inspect_{self.object_type}")
                 await asyncio.wait_for(engine.run(inspect, self.object_name), _POLL_PATIENCE)
+                # it is there: the engine has recovered from its error
+                self.object_id = known
+                status = await asyncio.wait_for(parent.poll(), _POLL_PATIENCE)
+                if not self.object_id:  # an error again, or it went just now: the next poll will tell
+                    self.object_id, status = known, None
         except NotFound:
             return 0
         except (*ENGINE_ERRORS, asyncio.TimeoutError) as e:
@@ -169,7 +178,15 @@ class UnwellEngine:
 
     def _overlay_clear_up_later(self) -> None:
         """Stop or remove what a start or a stop left behind, as soon as the engine answers."""
-        _clearing[self._log_name] = asyncio.ensure_future(self._overlay_clear_up(self.object_name))
+        self._overlay_leave()
+        name = self._log_name
+        task = _clearing[name] = asyncio.ensure_future(self._overlay_clear_up(self.object_name))
+
+        def ended(_: object) -> None:
+            if _clearing.get(name) is task:
+                del _clearing[name]
+
+        task.add_done_callback(ended)
 
     async def _overlay_clear_up(self, name: str) -> None:
         began, pause = time.monotonic(), 1.0
@@ -182,10 +199,9 @@ class UnwellEngine:
                 if self.object_type == "service":
                     await engine.run(engine.client.remove_service, found["ID"])
                 elif self.remove:
-                    await self._overlay_discard(engine, found["Id"])
+                    await engine.run(engine.client.remove_container, found["Id"], v=True, force=True)
                 elif found["State"].get("Running"):
                     await engine.run(engine.client.stop, found["Id"])
-                _clearing.pop(self._log_name, None)
                 self.log.info("%s: cleared up what the engine's absence left behind", self._log_name)
                 return
             except NotFound:
@@ -198,6 +214,6 @@ class UnwellEngine:
         """Remove the container of a start that failed. An engine may do so by itself; not all do."""
         try:
             await engine.run(engine.client.remove_container, container, v=True, force=True)
-        except DockerException as e:
+        except ENGINE_ERRORS as e:
             self.log.debug("%s: the container is not removed: %s", self._log_name, e)
         await self._overlay_until_gone(container)
