@@ -154,6 +154,7 @@ async def deliver(engine: Engine, facts: ImageFacts, patience: float) -> tuple[l
     tuple[list[Bundle], list[str]]
         What is there, and a sentence about each that is not.
     """
+    await payload_zip.built()
     uv = find_uv()
     wanted = [payload_bundle()]
     if uv is not None and uv.fits(facts):

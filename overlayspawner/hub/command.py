@@ -13,7 +13,7 @@ from typing import Any
 from escapism import escape
 from traitlets import Unicode, default
 
-from overlayspawner.hub import boot, failure, payload_dir, payload_zip, progress
+from overlayspawner.hub import boot, failure, payload_dir, progress
 from overlayspawner.hub.config import build_spec
 from overlayspawner.hub.deaths import Death
 from overlayspawner.hub.mixin import OverlaySpawnerMixin
@@ -206,8 +206,6 @@ class OverlayCommandMixin(OverlaySpawnerMixin):
 
 async def deliver(parent: str, reader: Reader | None = None, *, keep: bool = True) -> tuple[str, int]:
     """Call :func:`overlayspawner.hub.payload_dir.deliver`, which may have to wait, in a thread."""
-    # Built once, here: Python 3.11 can't parse to a syntax tree in two threads at once (SystemError).
-    payload_zip.build()
     return await asyncio.to_thread(payload_dir.deliver, parent, reader, keep=keep)
 
 

@@ -14,7 +14,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kubespawner import KubeSpawner
 from traitlets import Unicode
 
-from overlayspawner.hub import failure, kube_claims, kube_reasons, progress
+from overlayspawner.hub import failure, kube_claims, kube_reasons, payload_zip, progress
 from overlayspawner.hub.kube_manifests import NOTEBOOK, Body, PodPlan, compose_pod
 from overlayspawner.hub.kube_reasons import Reason
 from overlayspawner.hub.kube_secrets import SecretStore
@@ -210,7 +210,7 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
     async def _overlay_compose(self, pod: Any) -> PodPlan:
         """Return how the pod is created; what is in the way of the overlay is told, and the server starts."""
         assert self._overlay_settings is not None
-        await self._overlay_store.build()
+        await payload_zip.built()
         given = await self._overlay_value("overlay_secret_name") or ""
         command = await self._overlay_value("overlay_cmd") or []
         try:

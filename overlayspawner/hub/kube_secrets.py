@@ -39,16 +39,9 @@ class SecretStore:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], float] = {}
-        self._building: asyncio.Future[Any] | None = None
         self._verified: dict[tuple[str, str], str] = {}  # their uids
         self._looked: dict[str, float] = {}
         self._making: dict[tuple[str, str], asyncio.Future[None]] = {}
-
-    async def build(self) -> None:
-        """Build the payload, once, while the hub goes on serving others: it takes a second or more."""
-        if self._building is None or (self._building.done() and self._building.exception()):
-            self._building = asyncio.ensure_future(asyncio.to_thread(payload_zip.build))
-        await asyncio.shield(self._building)
 
     @property
     def name(self) -> str:
@@ -76,7 +69,7 @@ class SecretStore:
         ValueError
             There is a Secret of this name that holds something else.
         """
-        await self.build()
+        await payload_zip.built()
         name = self.name
         key = (namespace, name)
         if time.monotonic() - self._known.get(key, -_KNOWN_FOR) < _KNOWN_FOR:

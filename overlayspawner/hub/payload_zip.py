@@ -11,9 +11,11 @@ is read at once.
 from __future__ import annotations
 
 import ast
+import asyncio
 import functools
 import hashlib
 import io
+import threading
 import tokenize
 import zipfile
 from importlib.resources import files
@@ -75,9 +77,26 @@ class Payload(NamedTuple):
         return PAYLOAD_COMPLETE, (self.id + "\n").encode()
 
 
-@functools.lru_cache(maxsize=1)
+_lock = threading.Lock()
+
+
 def build() -> Payload:
-    """Build the payload from the installed package; the result is kept in memory."""
+    """Build the payload from the installed package; the result is kept in memory.
+
+    The first time takes a second or more: see :func:`built`.
+    """
+    # One at a time: Python 3.11 can't parse to a syntax tree in two threads at once (SystemError).
+    with _lock:
+        return _build()
+
+
+async def built() -> Payload:
+    """Build the payload while the hub's event loop goes on serving others."""
+    return await asyncio.to_thread(build)
+
+
+@functools.lru_cache(maxsize=1)
+def _build() -> Payload:
     package = files("overlayspawner")
     launcher = (package / "hub" / PAYLOAD_LAUNCHER).read_bytes()
     sources = payload_sources()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import overlayspawner
-from overlayspawner.hub import payload_zip
+from overlayspawner.hub import command, payload_zip
 
 PACKAGE = Path(overlayspawner.__file__).parent
 
@@ -23,13 +26,42 @@ def test_two_builds_give_the_same_bytes_whatever_the_dates_and_modes_of_the_sour
     module = PACKAGE / "payload" / "contract.py"
     before = module.stat()
     os.utime(module, (1, 1))
-    payload_zip.build.cache_clear()
+    payload_zip._build.cache_clear()
     try:
         second = payload_zip.build()
     finally:
         os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
-        payload_zip.build.cache_clear()
+        payload_zip._build.cache_clear()
     assert second == first
+
+
+@pytest.fixture
+def unbuilt() -> Iterator[None]:
+    """As in a hub that has just begun."""
+    payload_zip._build.cache_clear()
+    yield
+    payload_zip._build.cache_clear()
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_threads_that_want_it_at_once_get_the_same_one() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        found = [future.result() for future in [threads.submit(payload_zip.build) for _ in range(4)]]
+    assert len({id(payload) for payload in found}) == 1
+    assert payload_zip._build.cache_info().misses == 1
+
+
+@pytest.mark.usefixtures("unbuilt")
+async def test_the_hub_serves_others_while_it_is_built(tmp_path: Path) -> None:
+    built_before_others = []
+
+    async def other() -> None:
+        built_before_others.append(payload_zip._build.cache_info().currsize)
+
+    waiting = asyncio.ensure_future(other())
+    directory, _ = await command.deliver(str(tmp_path / "payload"))
+    await waiting
+    assert built_before_others == [0] and Path(directory, "overlay.pyz").is_file()
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])

@@ -221,11 +221,11 @@ def test_the_payload_has_what_the_wheel_brings_and_the_hub_s_own(
         content = start_bin.make_bytecode_file(magic, PACKED, modules)
         (tmp_path / f"{magic.hex()}.bin").write_bytes(content)
     monkeypatch.setattr(start_bin, "shipped_dir", lambda: tmp_path)
-    payload_zip.build.cache_clear()
+    payload_zip._build.cache_clear()
     try:
         _, found = parts(payload_zip.build().start)
     finally:
-        payload_zip.build.cache_clear()
+        payload_zip._build.cache_clear()
     assert set(found) == {b"", MAGIC, OWN}
     assert found[MAGIC] == PACKED != found[OWN]
 

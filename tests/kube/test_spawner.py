@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from types import SimpleNamespace
 
 import pytest
 
 from overlayspawner import OverlayKubeSpawner
-from overlayspawner.hub import kube_claims, payload_zip
-from overlayspawner.hub.kube_secrets import SecretStore
+from overlayspawner.hub import kube_claims
 
 
 def test_it_needs_nothing_of_docker() -> None:
@@ -56,20 +54,3 @@ def test_who_uses_a_claim() -> None:
 
     pods = [pod("a", "n", "mine"), pod("b", "other", "mine"), pod("c", "n", "theirs"), {}]
     assert kube_claims.users_of("mine", "n", pods) == ["a"]
-
-
-async def test_the_payload_is_built_beside_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for all starts that wait for it, in another thread, and again after a failure."""
-    built: list[threading.Thread] = []
-
-    def build() -> None:
-        built.append(threading.current_thread())
-        if len(built) == 1:
-            raise OSError("full")
-
-    monkeypatch.setattr(payload_zip, "build", build)
-    store = SecretStore()
-    with pytest.raises(OSError, match="full"):
-        await store.build()
-    await asyncio.gather(*(store.build() for _ in range(5)))
-    assert len(built) == 2 and threading.main_thread() not in built
