@@ -41,7 +41,7 @@ class ScriptedEngine:
                     self.end_headers()
                     self.wfile.write(body)
 
-            do_GET = do_POST = do_DELETE = _answer  # noqa: N815  # names of the standard library's
+            do_GET = do_POST = do_DELETE = _answer  # names of the standard library's
 
             def log_message(self, format: str, *args: object) -> None:
                 """Be quiet."""
