@@ -1,4 +1,4 @@
-"""An engine that answers over HTTP what a test says, for errors that no real one makes when it is asked to."""
+"""An engine that answers over HTTP what a test says: errors that no real one makes when it is asked to."""
 
 from __future__ import annotations
 
