@@ -26,7 +26,7 @@ c.KubeSpawner.volumes = [{{"name": "home", "persistentVolumeClaim": {{"claimName
 c.KubeSpawner.volume_mounts = [{{"name": "home", "mountPath": {home!r}}}]
 c.KubeSpawner.uid = 1000
 c.KubeSpawner.fs_gid = 100
-c.KubeSpawner.delete_grace_period = 1
+c.KubeSpawner.delete_grace_period = 0  # old kubelets take a minute for any other
 c.Spawner.poll_interval = 2
 c.Spawner.start_timeout = c.Spawner.http_timeout = 120
 """

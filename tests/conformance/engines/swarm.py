@@ -17,8 +17,9 @@ class Swarm(ContainerAdapter):
     name = "swarm"
 
     def hub_options(self) -> dict[str, Any]:
-        """Our spawner, which publishes each server on a port of the node."""
-        return {**super().hub_options(), "spawner": "overlay-swarm", "config": HUB_CONFIG}
+        """Our spawner, which publishes each server on a port of the node; homes are volumes of the node."""
+        config = HUB_CONFIG + '\nc.OverlaySwarmSpawner.home_volume = "{prefix}-home-{username}"\n'
+        return {**super().hub_options(), "spawner": "overlay-swarm", "config": config}
 
     @contextmanager
     def running(self) -> Iterator[Any]:
@@ -49,10 +50,11 @@ class Swarm(ContainerAdapter):
         return tag if client.images.get(tag).id == container.image.id else str(container.image.id)
 
     def left_over(self) -> list[str]:
-        """Services, containers, and volumes."""
+        """Services, containers, and volumes that are no home."""
         engine = self.hub.engine
+        homes = f"{self.hub.prefix}-home-"
         return [
             *(f"service {s.name}" for s in engine.client.services.list(filters={"name": self.hub.prefix})),
             *(f"container {c.name}" for c in engine.containers()),
-            *(f"volume {name}" for name in engine.volumes()),
+            *(f"volume {name}" for name in engine.volumes() if not name.startswith(homes)),
         ]
