@@ -22,7 +22,7 @@ from overlayspawner.hub.watch import ENGINE_ERRORS
 from overlayspawner.payload.contract import PAYLOAD_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from overlayspawner.hub.delivery import Bundle
     from overlayspawner.hub.engine import Engine
@@ -31,6 +31,7 @@ _FIRST_LOOK, _LOOK = 0.1, 0.5  # seconds between looks at a service's tasks
 _TASK_PATIENCE = 5.0  # seconds until a new service has its first task
 _DELIVERY_PATIENCE = 15.0  # seconds
 _LOGS_PATIENCE = 5.0  # seconds
+_LAST_LOOK = 1.0  # seconds, when a start has taken too long
 _GRACE = 10.0  # seconds that the engine gives a container to end, where the service does not say
 _GRACE_MARGIN = 5.0
 _TAIL_LINES, _TAIL_CHARS = 40, 4000
@@ -42,7 +43,14 @@ _STATES = {
     "starting": (progress.START, "Starting the server"),
 }
 
-_tidying: set[asyncio.Future[Any]] = set()  # asyncio itself does not hold on to its tasks
+_background: set[asyncio.Future[Any]] = set()  # asyncio itself does not hold on to its tasks
+
+
+def _in_background(doing: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+    task = asyncio.ensure_future(doing)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
 
 
 class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[misc]
@@ -74,17 +82,23 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
         except BaseException:
             # JupyterHub stops only what runs, and the engine would start a dead server again and again
             if self._overlay_service:
-                await asyncio.shield(asyncio.ensure_future(self._overlay_drop()))
+                # The reason has to come before the hub gives up, and a container may take longer to end.
+                margin = (self.start_timeout - self._overlay_patience()) / 2
+                left = self._overlay_started + self.start_timeout - time.monotonic() - margin
+                await asyncio.wait({_in_background(self._overlay_drop())}, timeout=max(0.0, left))
             raise
 
     async def _overlay_drop(self) -> None:
         """Remove the service of a failed start."""
-        self.object_id, self._overlay_service = self._overlay_service, ""
+        service = self.object_id = self._overlay_service
+        self._overlay_service = ""
         try:
             await self.remove_object()
         except ENGINE_ERRORS as e:
             self.log.error("%s: the service %s can't be removed: %s", self._log_name, self.service_name, e)
-        self.object_id = ""
+            self._overlay_clear_up_later()
+        if self.object_id == service:  # no later start's
+            self.object_id = ""
 
     async def _overlay_image(self) -> ImageFacts:
         """Return what the image is; the node that the hub runs on need not have it."""
@@ -215,11 +229,10 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
         if self._overlay_plan is not None:
             self._overlay_secrets |= secrets_of(self._overlay_plan.environment)
         self._overlay_say(progress.CREATE, "Looking for a node for the server")
-        end = self._overlay_started + self.start_timeout - min(5.0, 0.1 * self.start_timeout)
         pause = _FIRST_LOOK
         while True:
             tasks, reason = await self._overlay_look()
-            if reason is not None and (reason.fatal or time.monotonic() >= end):
+            if reason is not None and reason.fatal:
                 raise await self._overlay_failed(reason)
             if swarm_service.running(tasks):
                 break
@@ -305,13 +318,27 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
 
     async def _overlay_explain(self, error: Exception) -> None:
         """Raise a better exception for a failed start, where there is one."""
+        if isinstance(error, asyncio.TimeoutError) and self._overlay_service:
+            reason = await self._overlay_why_so_long()
+            if reason is not None:
+                raise await self._overlay_failed(reason) from None
         if isinstance(error, APIError):
             text = swarm_service.words(error.explanation or error, self._overlay_secrets)
             reason = swarm_service.of_refusal(text)
-            if reason.code == "not-a-manager" or not self._overlay_pulling:
+            # an error of the engine's own refuses nothing
+            refused = error.is_client_error() or reason.code != "settings"
+            if reason.code == "not-a-manager" or (refused and not self._overlay_pulling):
                 self.log.error("%s: [%s] %s", self._log_name, reason.code, reason.message)
                 raise failure.config_failure(reason.message, reason.hint) from error
         await super()._overlay_explain(error)
+
+    async def _overlay_why_so_long(self) -> Reason | None:
+        """Return what the start still waits for, ``None`` where the engine does not say."""
+        try:
+            tasks, reason = await asyncio.wait_for(self._overlay_look(), _LAST_LOOK)
+        except asyncio.TimeoutError:
+            return None
+        return reason or swarm_service.of_slowness(tasks)
 
     def _overlay_tidy(self) -> None:
         """Remove old config objects, while nobody waits for it."""
@@ -319,9 +346,7 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
         async def tidy() -> None:
             await (await self._overlay_store()).remove_old()
 
-        task = asyncio.ensure_future(tidy())
-        _tidying.add(task)
-        task.add_done_callback(_tidying.discard)
+        _in_background(tidy())
 
     # -- the end ----------------------------------------------------------------------------------------
 

@@ -144,6 +144,7 @@ CODES = {
     "out-of-memory": "The server needed more memory than it may have.",
     "rejected": "The node refuses the server.",
     "gone": "The service was removed while it started.",
+    "slow": "The node has not got the server to run in time.",
 }
 """Stable codes: they are in the hub's log, and are the ``reason`` of its metrics."""
 
@@ -156,6 +157,7 @@ _HINTS = {
     "not-a-manager": "An administrator has to run the hub on a manager of the swarm (docker swarm init).",
     "rejected": "An administrator finds more with: docker service ps",
     "gone": "Try again; if it happens again, ask your administrator.",
+    "slow": "It may be pulling the image: try again later. An administrator may raise start_timeout.",
 }
 
 
@@ -229,6 +231,14 @@ def of_tasks(tasks: Iterable[Mapping[str, Any]]) -> Reason | None:
         elif state in ("starting", "running"):
             reason = None
     return reason
+
+
+def of_slowness(tasks: Iterable[Mapping[str, Any]]) -> Reason | None:
+    """Return why a start takes so long in which nothing is wrong, ``None`` where its container runs."""
+    tasks = list(tasks)
+    if not tasks or running(tasks):
+        return None
+    return Reason("slow", CODES["slow"])
 
 
 def _of_end(state: str, status: Mapping[str, Any], said: str) -> Reason:

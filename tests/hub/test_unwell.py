@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from typing import Any
 
 import pytest
+from tornado.web import HTTPError
 
 from overlayspawner.hub import unwell
+from overlayspawner.hub.docker import OverlayDockerSpawner
+from overlayspawner.hub.swarm import OverlaySwarmSpawner
 from tests.support.scripted import ScriptedEngine
 from tests.support.spawner import bare_spawner
 
@@ -26,7 +31,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spawner_at(engine: ScriptedEngine, **traits: Any) -> Any:
-    return bare_spawner("ann", client_kwargs={"base_url": engine.url}, image="image:1", remove=True, **traits)
+    base = traits.pop("base", OverlayDockerSpawner)
+    spawner = bare_spawner(
+        "ann", base=base, client_kwargs={"base_url": engine.url}, image="image:1", **traits
+    )
+    spawner.remove = True
+    return spawner
 
 
 @pytest.mark.parametrize(
@@ -89,3 +99,68 @@ async def test_an_engine_that_goes_away_while_it_removes_does_not_hide_the_reaso
         spawner = spawner_at(engine)
         await spawner._overlay_discard(await spawner._overlay_connect(), "c0")
         assert "DELETE /containers/c0" in engine.asked
+
+
+WAITS = {"State": "pending", "Err": "no suitable node (constraints not satisfied on 1 node)"}
+PULLS = {"State": "preparing"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        ((200, [{"ID": "t", "Status": WAITS}]), r"No node of the swarm .*constraints not satisfied"),
+        ((200, [{"ID": "t", "Status": PULLS}]), r"has not got the server to run in time.*start_timeout"),
+        (BROKEN, r"The container engine failed"),
+    ],
+    ids=["no-node", "preparing", "broken"],
+)
+async def test_what_a_service_waits_for_when_the_start_is_over(tasks: Any, told: str) -> None:
+    with ScriptedEngine(
+        {
+            r"GET /images/.*/json": [GONE],
+            r"GET /configs": [(200, [])],
+            r"POST /configs/create": [BROKEN],
+            r"POST /services/create": [(201, {"ID": "s0"})],
+            r"GET /services/.*": [GONE, (200, {"ID": "s0", "Spec": {}})],
+            r"GET /tasks": [(200, [{"ID": "t", "Status": {"State": "new"}}]), tasks],
+            r"GET /containers/json": [(200, [])],
+            r"DELETE /services/s0": [(200, {})],
+        }
+    ) as engine:
+        spawner = spawner_at(engine, base=OverlaySwarmSpawner, cmd=["serve"], start_timeout=3)
+        began = time.monotonic()
+        with pytest.raises(HTTPError) as failed:
+            await spawner.start()
+        assert time.monotonic() - began < 3, "the hub has given up before"
+        message = vars(failed.value)["jupyterhub_message"]
+        assert re.search(told, message), message
+        if tasks == BROKEN:
+            unwell._clearing[spawner._log_name].cancel()  # it would be removed later
+        else:
+            assert "DELETE /services/s0" in engine.asked
+
+
+async def test_a_service_that_takes_long_to_end_does_not_hold_up_the_reason() -> None:
+    """And what could not be removed is removed later."""
+    still = (
+        200,
+        [{"ID": "t", "Status": {"State": "failed", "Err": "x", "ContainerStatus": {"ExitCode": 3}}}],
+    )
+    with ScriptedEngine(
+        {
+            r"GET /images/.*/json": [GONE],
+            r"GET /configs": [(200, [])],
+            r"POST /configs/create": [BROKEN],
+            r"POST /services/create": [(201, {"ID": "s0"})],
+            r"GET /services/.*": [GONE, (200, {"ID": "s0", "Spec": {}})],
+            r"GET /tasks": [still],
+            r"GET /tasks/t": [(200, {"ID": "t"})],
+            r"DELETE /services/s0": [(200, {})],
+        }
+    ) as engine:
+        spawner = spawner_at(engine, base=OverlaySwarmSpawner, cmd=["serve"], start_timeout=3)
+        began = time.monotonic()
+        with pytest.raises(HTTPError, match="exit code 3"):
+            await spawner.start()
+        assert time.monotonic() - began < 3
+        assert "GET /tasks/t" in engine.asked

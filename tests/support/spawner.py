@@ -15,7 +15,9 @@ from typing import Any
 from overlayspawner.hub.docker import OverlayDockerSpawner
 
 
-def bare_spawner(user: str, *, name: str = "", **traits: Any) -> Any:
+def bare_spawner(
+    user: str, *, name: str = "", base: type[OverlayDockerSpawner] = OverlayDockerSpawner, **traits: Any
+) -> Any:
     """Return a spawner that can be started without a hub; its class, and so its client, is its own.
 
     Parameters
@@ -24,11 +26,13 @@ def bare_spawner(user: str, *, name: str = "", **traits: Any) -> Any:
         Name of its user.
     name:
         Name of the server.
+    base:
+        The class of spawners.
     traits:
         Settings.
     """
 
-    class Bare(OverlayDockerSpawner):
+    class Bare(base):  # type: ignore[misc, valid-type]
         orm_server: Any = None
 
         @property
