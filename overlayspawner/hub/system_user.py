@@ -12,6 +12,7 @@ from traitlets import default
 
 from overlayspawner.hub import failure
 from overlayspawner.hub.docker import OverlayDockerSpawner
+from overlayspawner.hub.engine_reasons import words
 from overlayspawner.hub.output import redact
 
 NO_USER, NO_HOME = "no-system-user", "no-host-home"
@@ -75,6 +76,11 @@ def home_as_mount(kwargs: dict[str, Any], source: str, target: str) -> dict[str,
     return kwargs
 
 
+def names_directory(text: str, directory: str) -> bool:
+    """Whether a message is about a directory itself, not about what is in it or has a longer name."""
+    return bool(re.search(re.escape(directory.rstrip("/")) + r"/?(?![\w/-]|\.\w)", text))
+
+
 class OverlaySystemUserSpawner(OverlayDockerSpawner, SystemUserSpawner):  # type: ignore[misc]
     """Spawns servers in Docker containers as users of the host, each with an overlay in the user's own home.
 
@@ -82,6 +88,7 @@ class OverlaySystemUserSpawner(OverlayDockerSpawner, SystemUserSpawner):  # type
     """
 
     _overlay_looked_up: frozenset[str] = frozenset()
+    _overlay_as_parent = False
 
     @default("home_volume")
     def _home_volume_default(self) -> str:
@@ -107,13 +114,12 @@ class OverlaySystemUserSpawner(OverlayDockerSpawner, SystemUserSpawner):  # type
 
     def get_state(self) -> dict[str, Any]:
         """Return what to keep. Ids only where somebody has set them: what was looked up may change."""
-        try:
-            state: dict[str, Any] = super().get_state()
-        except NoSystemUser:
-            # after a start that failed for it: the hub cleans up, and must get through
-            state = super(SystemUserSpawner, self).get_state()
-        for trait in self._overlay_looked_up:
-            state.pop(trait, None)
+        # SystemUserSpawner looks ids up here; where there is no such user, a hub could not clean up
+        state: dict[str, Any] = super(SystemUserSpawner, self).get_state()
+        for trait in ("user_id", "group_id"):
+            looked_up = trait in self._overlay_looked_up and not self._overlay_as_parent
+            if self.trait_has_value(trait) and getattr(self, trait) >= 0 and not looked_up:
+                state[trait] = getattr(self, trait)
         return state
 
     def _overlay_owner(self) -> int:
@@ -151,6 +157,9 @@ class OverlaySystemUserSpawner(OverlayDockerSpawner, SystemUserSpawner):  # type
             The server can't start; the message is for the user.
         """
         me: Any = self
+        self._overlay_as_parent = not await self._overlay_value("overlay_enabled")
+        if self._overlay_as_parent:
+            return await super().start(*args, **kwargs)
         for trait in self._overlay_looked_up:
             me._trait_values.pop(trait, None)  # the user may have another id by now
         self._overlay_looked_up = frozenset()
@@ -197,20 +206,21 @@ class OverlaySystemUserSpawner(OverlayDockerSpawner, SystemUserSpawner):  # type
             text = redact(str(error.explanation or error), self._overlay_secrets)
             home = self.host_homedir
             watch = self._overlay_watch
-            wrong = home in text and (_NO_SOURCE.search(text) or _NO_RIGHT.search(text))
+            about = names_directory(text, home)
+            wrong = about and (_NO_SOURCE.search(text) or _NO_RIGHT.search(text))
             if wrong and watch is not None and self.remove:  # created before the home went away
                 await self._overlay_discard(await self._overlay_connect(), watch.container)
-            if home in text and _NO_SOURCE.search(text):
+            if about and _NO_SOURCE.search(text):
                 raise self._overlay_refused(
                     NO_HOME,
                     f"There is no directory {home} on the machine that runs the servers.",
                     "Nothing was made in its place, because it would belong to root. Ask your administrator "
                     f"to make it, with {self.user.name} as its owner.",
                 ) from error
-            if home in text and _NO_RIGHT.search(text):
+            if about and _NO_RIGHT.search(text):
                 raise self._overlay_refused(
                     NO_HOME,
-                    f"The engine may not look at the directory {home}: {text}",
+                    f"The engine may not look at the directory {home}: {words(text)}",
                     "Where homes are on NFS, root has to be able to pass through the directories above it.",
                 ) from error
         await super()._overlay_explain(error)
