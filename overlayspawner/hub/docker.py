@@ -285,7 +285,7 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  #
         assert self._overlay_settings is not None and self._overlay_facts is not None
         volume = self.format_volume_name(self._overlay_home_template, self)
         try:
-            return compose(
+            plan = compose(
                 kwargs,
                 facts=self._overlay_facts,
                 settings=self._overlay_settings,
@@ -301,6 +301,8 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  #
             )
         except OverlayError as e:
             raise failure.config_failure(e.message, e.hint) from None
+        self._overlay_secrets |= secrets_of(plan.environment)  # engines repeat what they refuse
+        return plan
 
     def _overlay_owner(self) -> int:
         """Return the id of the user to whom the home belongs, -1 where that is not known."""
@@ -363,8 +365,6 @@ class OverlayDockerSpawner(OverlaySpawnerMixin, UnwellEngine, DockerSpawner):  #
 
     async def _overlay_open_watch(self) -> None:
         plan = self._overlay_plan
-        if plan is not None:
-            self._overlay_secrets |= secrets_of(plan.environment)
         self._overlay_watch = StartWatch(
             await self._overlay_connect(),
             self.container_id,

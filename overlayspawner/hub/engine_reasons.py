@@ -90,6 +90,7 @@ UNCOUNTED = frozenset(
         "disk",
         "architecture",
         "too-large",
+        "name-taken",
         "command",
         "out-of-memory",
         "exited",

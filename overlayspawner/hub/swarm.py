@@ -15,7 +15,7 @@ from overlayspawner.hub import failure, homes, progress, swarm_service
 from overlayspawner.hub.compose import find_home
 from overlayspawner.hub.docker import OverlayDockerSpawner
 from overlayspawner.hub.image_facts import ImageFacts
-from overlayspawner.hub.output import clean, redact, secrets_of
+from overlayspawner.hub.output import clean, redact
 from overlayspawner.hub.swarm_configs import ConfigStore
 from overlayspawner.hub.swarm_service import CODES, Reason
 from overlayspawner.hub.watch import ENGINE_ERRORS
@@ -226,8 +226,6 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
         if not self._overlay_starting:
             await super().start_object()
             return
-        if self._overlay_plan is not None:
-            self._overlay_secrets |= secrets_of(self._overlay_plan.environment)
         self._overlay_say(progress.CREATE, "Looking for a node for the server")
         pause = _FIRST_LOOK
         while True:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import Any
 
 import pytest
 from tornado.web import HTTPError
 
-from overlayspawner.hub import unwell
+from overlayspawner.hub import engine_reasons, payload_zip, swarm, unwell
 from overlayspawner.hub.docker import OverlayDockerSpawner
 from overlayspawner.hub.swarm import OverlaySwarmSpawner
 from tests.support.scripted import ScriptedEngine
@@ -115,6 +114,7 @@ PULLS = {"State": "preparing"}
     ids=["no-node", "preparing", "broken"],
 )
 async def test_what_a_service_waits_for_when_the_start_is_over(tasks: Any, told: str) -> None:
+    payload_zip.build()  # takes a second of the start otherwise
     with ScriptedEngine(
         {
             r"GET /images/.*/json": [GONE],
@@ -127,25 +127,24 @@ async def test_what_a_service_waits_for_when_the_start_is_over(tasks: Any, told:
             r"DELETE /services/s0": [(200, {})],
         }
     ) as engine:
-        spawner = spawner_at(engine, base=OverlaySwarmSpawner, cmd=["serve"], start_timeout=3)
-        began = time.monotonic()
+        spawner = spawner_at(engine, base=OverlaySwarmSpawner, cmd=["serve"], start_timeout=5)
         with pytest.raises(HTTPError) as failed:
             await spawner.start()
-        assert time.monotonic() - began < 3, "the hub has given up before"
         message = vars(failed.value)["jupyterhub_message"]
         assert re.search(told, message), message
         if tasks == BROKEN:
             unwell._clearing[spawner._log_name].cancel()  # it would be removed later
         else:
+            await asyncio.gather(*swarm._background)
             assert "DELETE /services/s0" in engine.asked
 
 
 async def test_a_service_that_takes_long_to_end_does_not_hold_up_the_reason() -> None:
-    """And what could not be removed is removed later."""
     still = (
         200,
         [{"ID": "t", "Status": {"State": "failed", "Err": "x", "ContainerStatus": {"ExitCode": 3}}}],
     )
+    payload_zip.build()  # takes a second of the start otherwise
     with ScriptedEngine(
         {
             r"GET /images/.*/json": [GONE],
@@ -158,9 +157,31 @@ async def test_a_service_that_takes_long_to_end_does_not_hold_up_the_reason() ->
             r"DELETE /services/s0": [(200, {})],
         }
     ) as engine:
-        spawner = spawner_at(engine, base=OverlaySwarmSpawner, cmd=["serve"], start_timeout=3)
-        began = time.monotonic()
+        spawner = spawner_at(engine, base=OverlaySwarmSpawner, cmd=["serve"], start_timeout=5)
         with pytest.raises(HTTPError, match="exit code 3"):
             await spawner.start()
-        assert time.monotonic() - began < 3
-        assert "GET /tasks/t" in engine.asked
+        assert any(not removal.done() for removal in swarm._background)
+
+
+async def test_an_engine_that_repeats_what_it_refuses_shows_no_secrets() -> None:
+    said = {"message": "invalid environment variable: API_TOKEN=hunter2hunter2 hunter2hunter2"}
+    image = {"Id": "sha256:0", "Config": {"Env": [], "Cmd": ["x"]}}
+    with ScriptedEngine(
+        {
+            r"GET /images/.*/json": [(200, image)],
+            r"POST /containers/create": [(400, said)],
+            r"POST /volumes/create": [(403, {"message": "no volumes"})],
+        }
+    ) as engine:
+        spawner = spawner_at(engine, cmd=["serve"])
+        spawner.get_env = lambda: {"API_TOKEN": "hunter2hunter2"}
+        with pytest.raises(HTTPError) as failed:
+            await spawner.start()
+        message = vars(failed.value)["jupyterhub_message"]
+        assert "invalid environment variable" in message and "hunter2" not in message
+
+
+@pytest.mark.parametrize(("code", "counts"), [("name-taken", False), ("engine", True)])
+def test_what_a_restart_of_the_hub_can_not_help_does_not_stop_it(code: str, counts: bool) -> None:
+    """A container that the engine can't remove keeps its name: that is one user's misfortune."""
+    assert engine_reasons.Reason(code).counts(chosen=False) == counts
