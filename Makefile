@@ -19,7 +19,7 @@ WORKERS ?= 2
 # What depends on the hub's version, and so is run with both.
 HUB_TESTS := $(wildcard tests/hub tests/docker/test_walk.py tests/docker/test_safe.py)
 HUB_TESTS_WITHOUT := $(addprefix --ignore=tests/hub/test_,payload_zip.py start_bin.py output.py delivery_engine.py)
-# The engines that tests/conformance runs on, all at the same time: it waits more than it computes.
+# The engines that tests/conformance runs on, one after the other.
 ENGINES ?= docker,kube,local
 CONFORMANCE = OVERLAYSPAWNER_ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/conformance
 PYTEST_ARGS ?=
@@ -46,7 +46,7 @@ test: ready ## everything: lint, and all tests with JupyterHub 6 and 5
 	  run "one by one: engine and browser, with the newest JupyterHub" \
 	    $(BIN)/python -m pytest -m "$(ONE_BY_ONE)" $(PYTEST_ARGS); \
 	  run "the same checks on every engine, and what is of Kubernetes only" \
-	    env $(CONFORMANCE) tests/kube -m "conformance or kube" -n 3 --dist loadgroup $(PYTEST_ARGS); \
+	    env $(CONFORMANCE) tests/kube -m "conformance or kube" $(PYTEST_ARGS); \
 	  exit $$status; } >$$waiting 2>&1 & other=$$!; \
 	run "several at a time, with the newest JupyterHub" \
 	  $(BIN)/python -m pytest $$beside -m "$(BESIDE)" $(PYTEST_ARGS); \

@@ -54,14 +54,12 @@ def _asked(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each check once for each engine; all of one engine in one process, where there are several."""
+    """Run each check once for each engine."""
     if "engine" in metafunc.fixturenames:
         params = []
         for name in _asked(metafunc.config):
             marks = MARKS.get(name, (pytest.mark.engine,))
-            params.append(
-                pytest.param(name, marks=[*marks, pytest.mark.conformance, pytest.mark.xdist_group(name)])
-            )
+            params.append(pytest.param(name, marks=[*marks, pytest.mark.conformance]))
         metafunc.parametrize("engine", params, indirect=True, scope="session")
 
 

@@ -13,7 +13,6 @@ pytestmark = [
     pytest.mark.engine,
     pytest.mark.kube,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("kube"),
 ]
 
 CONFIG = """

@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.engine,
     pytest.mark.kube,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("kube"),  # in the process that has the cluster, in `make test`
 ]
 
 HOME = "/home/jovyan"
