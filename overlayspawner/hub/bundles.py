@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from overlayspawner.hub import payload_zip
+from overlayspawner.hub import background, payload_zip
 from overlayspawner.hub.delivery import PAYLOAD_LABEL, UV_LABEL, Bundle
 from overlayspawner.hub.watch import ENGINE_ERRORS
 from overlayspawner.payload.contract import PAYLOAD_DIR, UV_DIR
@@ -128,11 +128,7 @@ def read_elf(head: bytes) -> tuple[str, str]:
     return _MACHINES.get(machine, f"machine-{machine}"), loader
 
 
-_fills: set[asyncio.Future[bool]] = set()  # asyncio itself does not hold on to its tasks
-
-
 def _fill_ended(fill: asyncio.Future[bool]) -> None:
-    _fills.discard(fill)
     if not fill.cancelled():
         fill.exception()  # nobody may be left to look at it
 
@@ -159,9 +155,8 @@ async def deliver(engine: Engine, facts: ImageFacts, patience: float) -> tuple[l
     wanted = [payload_bundle()]
     if uv is not None and uv.fits(facts):
         wanted.append(uv.bundle())
-    fills = [asyncio.ensure_future(engine.ensure(b, facts.id)) for b in wanted]
+    fills = [background.start(engine.ensure(b, facts.id)) for b in wanted]
     for fill in fills:
-        _fills.add(fill)
         fill.add_done_callback(_fill_ended)
     await asyncio.wait(fills, timeout=patience)
     delivered, problems = [], []

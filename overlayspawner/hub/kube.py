@@ -14,7 +14,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kubespawner import KubeSpawner
 from traitlets import Unicode
 
-from overlayspawner.hub import failure, kube_claims, kube_reasons, payload_zip, progress
+from overlayspawner.hub import background, failure, kube_claims, kube_reasons, payload_zip, progress
 from overlayspawner.hub.kube_manifests import NOTEBOOK, Body, PodPlan, compose_pod
 from overlayspawner.hub.kube_reasons import Reason
 from overlayspawner.hub.kube_secrets import SecretStore
@@ -23,7 +23,7 @@ from overlayspawner.hub.output import secrets_of
 from overlayspawner.payload.contract import OverlayError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
 API_ERRORS = (ApiException, ClientError, OSError, asyncio.TimeoutError)
 
@@ -42,8 +42,6 @@ _PERCENT = {
     "Created": progress.CREATE,
     "Started": progress.START,
 }
-
-_tidying: set[asyncio.Future[Any]] = set()  # asyncio itself does not hold on to its tasks
 
 
 class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc]
@@ -149,7 +147,7 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
             self._overlay_end()
             if self._overlay_unfinished and not self._overlay_created:
                 # the hub asks to stop what has a pod only
-                _in_background(self._overlay_drop_claim())
+                background.start(self._overlay_drop_claim())
 
     async def stop(self, now: bool = False) -> None:
         """Stop the server; after a start that failed, no storage claim stays that never had a volume."""
@@ -434,7 +432,7 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
             return
         if not callable(self.overlay_secret_name) and self.overlay_secret_name:
             return
-        _in_background(self._overlay_store.remove_old(self.api, self.namespace))
+        background.start(self._overlay_store.remove_old(self.api, self.namespace))
 
     # -- the rest ---------------------------------------------------------------------------------------
 
@@ -447,10 +445,3 @@ class OverlayKubeSpawner(OverlaySpawnerMixin, KubeSpawner):  # type: ignore[misc
                 return str(self._get_pod_url(pod)) + str(self.server.base_url)
         url: str = await super().get_url()
         return url
-
-
-def _in_background(work: Coroutine[Any, Any, Any]) -> None:
-    """Do something for which nobody waits."""
-    task = asyncio.ensure_future(work)
-    _tidying.add(task)
-    task.add_done_callback(_tidying.discard)

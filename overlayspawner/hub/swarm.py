@@ -11,7 +11,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from dockerspawner import SwarmSpawner
 from traitlets import default
 
-from overlayspawner.hub import failure, homes, progress, swarm_service
+from overlayspawner.hub import background, failure, homes, progress, swarm_service
 from overlayspawner.hub.compose import find_home
 from overlayspawner.hub.docker import OverlayDockerSpawner
 from overlayspawner.hub.image_facts import ImageFacts
@@ -22,7 +22,7 @@ from overlayspawner.hub.watch import ENGINE_ERRORS
 from overlayspawner.payload.contract import PAYLOAD_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from overlayspawner.hub.delivery import Bundle
     from overlayspawner.hub.engine import Engine
@@ -42,15 +42,6 @@ _STATES = {
     "preparing": (progress.CREATE, "The node prepares the server (it pulls the image where that is needed)"),
     "starting": (progress.START, "Starting the server"),
 }
-
-_background: set[asyncio.Future[Any]] = set()  # asyncio itself does not hold on to its tasks
-
-
-def _in_background(doing: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
-    task = asyncio.ensure_future(doing)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    return task
 
 
 class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[misc]
@@ -85,7 +76,7 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
                 # The reason has to come before the hub gives up, and a container may take longer to end.
                 margin = (self.start_timeout - self._overlay_patience()) / 2
                 left = self._overlay_started + self.start_timeout - time.monotonic() - margin
-                await asyncio.wait({_in_background(self._overlay_drop())}, timeout=max(0.0, left))
+                await asyncio.wait({background.start(self._overlay_drop())}, timeout=max(0.0, left))
             raise
 
     async def _overlay_drop(self) -> None:
@@ -344,7 +335,7 @@ class OverlaySwarmSpawner(OverlayDockerSpawner, SwarmSpawner):  # type: ignore[m
         async def tidy() -> None:
             await (await self._overlay_store()).remove_old()
 
-        _in_background(tidy())
+        background.start(tidy())
 
     # -- the end ----------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.web import HTTPError
 
-from overlayspawner.hub import engine_reasons, payload_zip, swarm, unwell
+from overlayspawner.hub import background, engine_reasons, payload_zip, unwell
 from overlayspawner.hub.docker import OverlayDockerSpawner
 from overlayspawner.hub.swarm import OverlaySwarmSpawner
 from tests.support.scripted import ScriptedEngine
@@ -22,6 +22,11 @@ ENDED = (
     {"Id": "c0", "State": {"Running": False, "ExitCode": 3, "Error": "", "FinishedAt": "now"}},
 )
 GONE = (404, {"message": "No such container"})
+
+
+def in_background() -> list[asyncio.Future[Any]]:
+    """Return what goes on of this test: others may have left work in their own loops."""
+    return [work for work in background._running if work.get_loop() is asyncio.get_running_loop()]
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +140,7 @@ async def test_what_a_service_waits_for_when_the_start_is_over(tasks: Any, told:
         if tasks == BROKEN:
             unwell._clearing[spawner._log_name].cancel()  # it would be removed later
         else:
-            await asyncio.gather(*swarm._background)
+            await asyncio.gather(*in_background())
             assert "DELETE /services/s0" in engine.asked
 
 
@@ -160,7 +165,7 @@ async def test_a_service_that_takes_long_to_end_does_not_hold_up_the_reason() ->
         spawner = spawner_at(engine, base=OverlaySwarmSpawner, cmd=["serve"], start_timeout=5)
         with pytest.raises(HTTPError, match="exit code 3"):
             await spawner.start()
-        assert any(not removal.done() for removal in swarm._background)
+        assert any(not removal.done() for removal in in_background())
 
 
 async def test_an_engine_that_repeats_what_it_refuses_shows_no_secrets() -> None:
