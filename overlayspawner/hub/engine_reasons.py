@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError, NameResolutionError
 from urllib3.exceptions import SSLError as NoTLS
 
 from overlayspawner.hub import failure
-from overlayspawner.hub.output import clean, redact
+from overlayspawner.hub.output import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -183,8 +183,7 @@ class Reason:
 
 def words(text: object, secrets: Iterable[str] = ()) -> str:
     """Return a message of the engine in one line, bounded, without secrets."""
-    line = " ".join(redact(clean(str(text or "")), secrets).split())
-    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"
+    return one_line(text, secrets, limit=MAX_CHARS)
 
 
 def of_error(error: BaseException, step: str, secrets: Iterable[str] = ()) -> Reason | None:

@@ -262,7 +262,7 @@ def compose_pod(
     if not entrypoint and not arguments:
         arguments = list(command or ())
     wrapped = boot.wrap_container(entrypoint, arguments)
-    place = _place(mounts)
+    place = payload_place(mounts)
     if wrapped.notice or not place:
         return PodPlan(out, plain, None, environment, [_why_plain(place)])
     spec = build_spec(
@@ -306,7 +306,7 @@ def _mounted_payload(mounts: Iterable[Mount]) -> str:
     return next((PAYLOAD_DIR for m in mounts if m.path.rstrip("/") == PAYLOAD_DIR), "")
 
 
-def _place(mounts: list[Mount]) -> str:
+def payload_place(mounts: list[Mount]) -> str:
     """Return where the payload is mounted: a place that is in no other volume, ``""`` when there is none.
 
     A directory would have to be made in that volume, which may be read-only or the user's.

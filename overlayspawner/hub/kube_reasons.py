@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from overlayspawner.hub import failure
 from overlayspawner.hub.deaths import Death
 from overlayspawner.hub.kube_manifests import NOTEBOOK
-from overlayspawner.hub.output import clean, redact
+from overlayspawner.hub.output import clean, one_line, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -132,8 +132,7 @@ class Reason:
 
 def words(text: object, secrets: Iterable[str] = ()) -> str:
     """Return a message of Kubernetes in one line, bounded, without secrets."""
-    line = " ".join(redact(clean(str(text or "")), secrets).split())
-    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"
+    return one_line(text, secrets, limit=MAX_CHARS)
 
 
 def tail(text: object, secrets: Iterable[str] = ()) -> str:

@@ -71,6 +71,12 @@ def _hide(match: re.Match[str]) -> str:
     return match[1] + match[2] + _HIDDEN if _SECRET_NAME.search(match[1]) else match[0]
 
 
+def one_line(text: object, secrets: Iterable[str], *, limit: int) -> str:
+    """Return a message of somebody else's in one line of at most ``limit`` characters, without secrets."""
+    line = " ".join(redact(clean(str(text or "")), secrets).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
 def clean(text: str) -> str:
     """Return ``text`` without control characters and terminal sequences, with plain line ends."""
     return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -15,7 +15,7 @@ from overlayspawner.hub import engine_reasons, failure
 from overlayspawner.hub.compose import mounts_of
 from overlayspawner.hub.deaths import Death
 from overlayspawner.hub.image_facts import parse_env
-from overlayspawner.hub.kube_manifests import _place
+from overlayspawner.hub.kube_manifests import payload_place
 from overlayspawner.hub.output import clean, redact
 from overlayspawner.payload.contract import SPEC_ENV
 
@@ -50,7 +50,7 @@ def as_container(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def place(kwargs: Mapping[str, Any]) -> str:
     """Return where the payload goes: a directory that is on no mount, ``""`` when there is none."""
-    return _place(mounts_of(as_container(kwargs)["host_config"]))
+    return payload_place(mounts_of(as_container(kwargs)["host_config"]))
 
 
 def as_service(
