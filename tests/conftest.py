@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         places = {item.path.stem, item.path.parent.name}
         if INSTALLING & set(getattr(item, "fixturenames", ())) or STARTING & places:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
+    """Add the logs of the hubs that run, and of their servers, to the report of a failed test."""
+    outcome = yield
+    report = outcome.get_result()
+    harness = sys.modules.get("tests.support.hub")  # not imported for tests that have no hub
+    if report.failed and harness is not None:
+        report.sections.extend((f"hub {hub.prefix}", hub.report()) for hub in harness.RunningHub.alive)
 
 
 @pytest.fixture(scope="session")

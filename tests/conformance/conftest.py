@@ -18,7 +18,6 @@ import pytest
 
 from tests.conformance import adapter as adapters
 from tests.conformance.adapter import Adapter
-from tests.support.hub import RunningHub
 from tests.support.index import LocalIndex
 
 HERE = Path(__file__).parent
@@ -76,11 +75,9 @@ def engine(request: pytest.FixtureRequest, index: LocalIndex, tmp_path_factory: 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
-    """Add the logs to the report of a failed check, and to each what the matrix shows."""
+    """Add to the report of each check what the matrix shows."""
     outcome = yield
     report = outcome.get_result()
-    if report.failed:
-        report.sections.extend((f"hub {hub.prefix}", hub.report()) for hub in RunningHub.alive)
     name = getattr(item, "callspec", None) and item.callspec.params.get("engine")
     if not name or not (report.when == "call" or report.outcome != "passed"):
         return

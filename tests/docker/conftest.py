@@ -1,8 +1,8 @@
-"""Fixtures of the tests against a real engine; a failed test shows the logs of its hub and containers."""
+"""Fixtures of the tests against a real engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,6 @@ from tests.support.index import LocalIndex
 
 HOMES = {"stacks": "/home/jovyan", "venv": "/home/user"}
 PREFIXES = {"stacks": "/opt/conda", "venv": "/opt/venv"}
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
-    """Add the logs to the report of a failed test."""
-    outcome = yield
-    report = outcome.get_result()
-    if report.failed:
-        report.sections.extend((f"hub {hub.prefix}", hub.report()) for hub in RunningHub.alive)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
-"""Fixtures of the tests on a real cluster; a failed test shows the hub's log and what the pods print."""
+"""Fixtures of the tests on a real cluster."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -85,15 +84,6 @@ c.KubeSpawner.profile_list = [
     for name, override in PROFILES.items()
 ]
 """
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
-    """Add the logs to the report of a failed test."""
-    outcome = yield
-    report = outcome.get_result()
-    if report.failed:
-        report.sections.extend((f"hub {hub.prefix}", hub.report()) for hub in RunningHub.alive)
 
 
 @pytest.fixture(scope="session")

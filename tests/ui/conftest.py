@@ -34,12 +34,11 @@ c.OverlayLocalSpawner.args = ["--allow-root"]
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
-    """Add the logs to the report of a failed test, and keep what its pages looked like."""
+    """Keep what the pages of a failed test looked like."""
     outcome = yield
     report = outcome.get_result()
     if not report.failed:
         return
-    report.sections.extend((f"hub {hub.prefix}", hub.report()) for hub in RunningHub.alive)
     opened = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Pages)]
     for number, page in enumerate(p for pages in opened for c in pages.contexts for p in c.pages):
         FAILED.mkdir(parents=True, exist_ok=True)

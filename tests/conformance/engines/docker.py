@@ -34,11 +34,14 @@ class Docker(ContainerAdapter):
         tag = str(container.attrs["Config"]["Image"])
         return tag if self.hub.engine.client.images.get(tag).id == container.image.id else container.image.id
 
+    def is_home(self, volume: str) -> bool:
+        """Whether a volume of the hub is a user's home."""
+        return volume.startswith(f"{self.hub.prefix}-home-")
+
     def left_over(self) -> list[str]:
         """Containers, and volumes that are no home."""
         engine = self.hub.engine
-        homes = f"{self.hub.prefix}-home-"
         return [
             *(f"container {c.name}" for c in engine.containers()),
-            *(f"volume {name}" for name in engine.volumes() if not name.startswith(homes)),
+            *(f"volume {name}" for name in engine.volumes() if not self.is_home(name)),
         ]

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conformance.adapter import ContainerAdapter
+from tests.conformance.engines.docker import Docker
 from tests.support.system_users import SystemUsers
 
 CONFIG = "c.SystemUserSpawner.host_homedir_format_string = ''  # the one in the user database\n"
 
 
-class SystemUser(ContainerAdapter):
+class SystemUser(Docker):
     """Docker, as users of the host."""
 
     name = "system-user"
@@ -42,21 +42,6 @@ class SystemUser(ContainerAdapter):
         found = pwd.getpwnam(user)
         return found.pw_uid, found.pw_gid
 
-    def instance(self, user: str) -> str:
-        """Return the container's identity."""
-        found = [c for c in self.hub.engine.containers(f"-{user}") if c.name == f"{self.hub.prefix}-{user}"]
-        return str(found[0].id) if found else ""
-
-    def runs_on(self, user: str) -> str:
-        """Return the image's tag, if it is still the image that is called so."""
-        container = self.hub.engine.container(user)
-        tag = str(container.attrs["Config"]["Image"])
-        return tag if self.hub.engine.client.images.get(tag).id == container.image.id else container.image.id
-
-    def left_over(self) -> list[str]:
-        """Containers and volumes; no volume is anybody's home."""
-        engine = self.hub.engine
-        return [
-            *(f"container {c.name}" for c in engine.containers()),
-            *(f"volume {name}" for name in engine.volumes()),
-        ]
+    def is_home(self, volume: str) -> bool:
+        """No volume is anybody's home."""
+        return False
