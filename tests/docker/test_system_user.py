@@ -64,6 +64,9 @@ def make_user() -> Iterator[MakeUser]:
     for user in made:
         with contextlib.suppress(OSError):
             subprocess.run(["umount", "--lazy", user.pw_dir], stderr=subprocess.DEVNULL)
+        with contextlib.suppress(FileNotFoundError):  # userdel removes no home that is another's
+            now = pwd.getpwnam(user.pw_name)  # a test may have renumbered the user
+            os.chown(now.pw_dir, now.pw_uid, now.pw_gid)
         subprocess.run(["userdel", "--remove", user.pw_name], check=True, stderr=subprocess.DEVNULL)
 
 
