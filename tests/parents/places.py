@@ -142,7 +142,7 @@ def images(*names: str) -> Iterator[None]:
         yield
     finally:
         for name in ours:
-            subprocess.run(["docker", "rmi", name], capture_output=True, check=False)
+            subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=False)
 
 
 def _make_busybox(name: str) -> None:
@@ -161,13 +161,17 @@ def _make_busybox(name: str) -> None:
 
 
 def _make_hub(name: str) -> None:
+    # as JupyterHub's own image: root, no script before the hub, and the proxy that knows internal SSL
+    node = shutil.which("node")
+    if node is None:
+        raise Unavailable(f"{name} can't be pulled, and there is no node here for its proxy")
     with tempfile.TemporaryDirectory() as directory:
-        wheels = Path(directory, "wheels")
-        download = [sys.executable, "-m", "pip", "download", "-q", "--python-version", "3.11"]
-        call(*download, "--only-binary", ":all:", "-d", str(wheels), "configurable-http-proxy")
+        shutil.copy(Path(node).resolve(), Path(directory, "node"))
+        shutil.copytree(ROOT / ".cache/node/node_modules", Path(directory, "modules"), symlinks=True)
         Path(directory, "Dockerfile").write_text(
-            f"FROM {image('stacks')}\nCOPY wheels /tmp/wheels\n"
-            "RUN pip install --no-cache-dir --no-index --find-links /tmp/wheels configurable-http-proxy\n"
+            f"FROM {image('stacks')}\nUSER root\nENTRYPOINT []\n"
+            "COPY node /usr/local/bin/node\nCOPY modules /opt/proxy/node_modules\n"
+            "ENV PATH=/opt/proxy/node_modules/.bin:$PATH\nRUN configurable-http-proxy --version\n"
         )
         call("docker", "build", "-q", "-t", name, directory)
 
@@ -230,11 +234,8 @@ def kube() -> Iterator[dict[str, str]]:
     except AssertionError as e:
         raise Unavailable(str(e)) from None
     names = [f"overlay-parents-{os.getpid()}-{which}" for which in "ab"]
-    stop = threading.Event()
-    provisioner = threading.Thread(target=_provide, args=(cluster, names, stop), daemon=True)
     try:
-        with images(HUB_IMAGE, PYTHON_IMAGE, f"{SINGLEUSER}:latest"):
-            provisioner.start()
+        with images(HUB_IMAGE, PYTHON_IMAGE, f"{SINGLEUSER}:latest"), _provided(cluster, names):
             yield {
                 "KUBECONFIG": cluster.kubeconfig,
                 "KUBESPAWNER_TEST_NAMESPACE": names[0],
@@ -245,16 +246,31 @@ def kube() -> Iterator[dict[str, str]]:
                 "OVERLAY_PATIENCE": "4",
             }
     finally:
-        stop.set()
-        if provisioner.is_alive():
-            provisioner.join()
-        for name in names:
-            _clear(cluster, name)
         if started:
             stop_cluster()
 
 
-def _provide(cluster: Cluster, namespaces: list[str], stop: threading.Event) -> None:
+@contextmanager
+def _provided(cluster: Cluster, namespaces: list[str]) -> Iterator[None]:
+    """Give namespaces volumes and names of services, as larger clusters do; clear them at the end."""
+    stop = threading.Event()
+    named = any(s.metadata.name == "kube-dns" for s in cluster.call("list_service_for_all_namespaces").items)
+    jobs = [threading.Thread(target=_volumes, args=(cluster, namespaces, stop), daemon=True)]
+    if not named:
+        jobs.append(threading.Thread(target=_service_names, args=(cluster, namespaces, stop), daemon=True))
+    for job in jobs:
+        job.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for job in jobs:
+            job.join()
+        for namespace in namespaces:
+            _clear(cluster, namespace)
+
+
+def _volumes(cluster: Cluster, namespaces: list[str], stop: threading.Event) -> None:
     """Make a volume for each claim that none is bound to, until ``stop``; remove them then."""
     made: dict[str, tempfile.TemporaryDirectory[str]] = {}
     while not stop.wait(1.0):
@@ -275,6 +291,29 @@ def _provide(cluster: Cluster, namespaces: list[str], stop: threading.Event) -> 
     for volume, directory in made.items():
         cluster.call("delete_persistent_volume", volume)
         directory.cleanup()
+
+
+def _service_names(cluster: Cluster, namespaces: list[str], stop: threading.Event) -> None:
+    """Tell each container the addresses of the services' pods until ``stop``, for want of a DNS."""
+    told: set[tuple[str, str]] = set()
+    while not stop.wait(0.5):
+        for namespace in namespaces:
+            pods = cluster.call("list_namespaced_pod", namespace).items
+            lines = []
+            for service in cluster.call("list_namespaced_service", namespace).items:
+                wanted = (service.spec.selector or {}).items()
+                name = f"{service.metadata.name}.{namespace}"
+                for pod in pods:
+                    if wanted and wanted <= (pod.metadata.labels or {}).items() and pod.status.pod_ip:
+                        lines.append(f"{pod.status.pod_ip} {name} {name}.svc.cluster.local")
+            statuses = [status for pod in pods for status in pod.status.container_statuses or []]
+            for container in (s.container_id.removeprefix("docker://") for s in statuses if s.container_id):
+                for line in lines:
+                    if (container, line) in told:
+                        continue
+                    tell = ["docker", "exec", "-u", "0", container, "sh", "-c", f"echo {line} >> /etc/hosts"]
+                    if subprocess.run(tell, capture_output=True, check=False).returncode == 0:
+                        told.add((container, line))
 
 
 def _clear(cluster: Cluster, namespace: str) -> None:

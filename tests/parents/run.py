@@ -30,7 +30,7 @@ from tests.parents import places
 
 ROOT = places.ROOT
 HERE = Path(__file__).resolve().parent
-TIMEOUT = 1500  # seconds, for one run of a suite
+TIMEOUT = 3600  # seconds, for one run of a suite
 
 
 class Suite:
