@@ -255,9 +255,8 @@ def _provided(cluster: Cluster, namespaces: list[str]) -> Iterator[None]:
     """Give namespaces volumes and names of services, as larger clusters do; clear them at the end."""
     stop = threading.Event()
     named = any(s.metadata.name == "kube-dns" for s in cluster.call("list_service_for_all_namespaces").items)
-    jobs = [threading.Thread(target=_volumes, args=(cluster, namespaces, stop), daemon=True)]
-    if not named:
-        jobs.append(threading.Thread(target=_service_names, args=(cluster, namespaces, stop), daemon=True))
+    targets = [_volumes, _ended_sandboxes, *([] if named else [_service_names])]
+    jobs = [threading.Thread(target=t, args=(cluster, namespaces, stop), daemon=True) for t in targets]
     for job in jobs:
         job.start()
     try:
@@ -314,6 +313,25 @@ def _service_names(cluster: Cluster, namespaces: list[str], stop: threading.Even
                     tell = ["docker", "exec", "-u", "0", container, "sh", "-c", f"echo {line} >> /etc/hosts"]
                     if subprocess.run(tell, capture_output=True, check=False).returncode == 0:
                         told.add((container, line))
+
+
+def _ended_sandboxes(cluster: Cluster, namespaces: list[str], stop: threading.Event) -> None:
+    """Remove ended sandboxes: Kubernetes 1.20 does so once a minute, and a deleted pod stays until then."""
+    listing = [
+        "docker",
+        "ps",
+        "-aq",
+        "--filter=status=exited",
+        "--filter=label=io.kubernetes.docker.type=podsandbox",
+    ]
+    while not stop.wait(2.0):
+        for namespace in namespaces:
+            ours = f"--filter=label=io.kubernetes.pod.namespace={namespace}"
+            ended = subprocess.run(
+                [*listing, ours], capture_output=True, text=True, check=False
+            ).stdout.split()
+            if ended:
+                subprocess.run(["docker", "rm", *ended], capture_output=True, check=False)
 
 
 def _clear(cluster: Cluster, namespace: str) -> None:
