@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -228,18 +229,15 @@ def system_user() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def kube() -> Iterator[dict[str, str]]:
-    """A cluster, with a volume for each claim in the two namespaces of kubespawner's tests."""
+    """A cluster."""
     try:
         cluster, started = start_cluster()
     except AssertionError as e:
         raise Unavailable(str(e)) from None
-    names = [f"overlay-parents-{os.getpid()}-{which}" for which in "ab"]
     try:
-        with images(HUB_IMAGE, PYTHON_IMAGE, f"{SINGLEUSER}:latest"), _provided(cluster, names):
+        with images(HUB_IMAGE, PYTHON_IMAGE, f"{SINGLEUSER}:latest"):
             yield {
                 "KUBECONFIG": cluster.kubeconfig,
-                "KUBESPAWNER_TEST_NAMESPACE": names[0],
-                "KUBESPAWNER_ANOTHER_NAMESPACE": names[1],
                 # a small cluster takes longer to clear up than the suite waits: that is done here
                 "KUBESPAWNER_DEBUG_NAMESPACE": "1",
                 "OVERLAY_PRESENT": "1",
@@ -248,6 +246,15 @@ def kube() -> Iterator[dict[str, str]]:
     finally:
         if started:
             stop_cluster()
+
+
+@contextmanager
+def kube_namespaces(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The two namespaces of kubespawner's tests: new for each run, so that none finds another's claims."""
+    cluster = Cluster(environment["KUBECONFIG"])
+    names = [f"overlay-parents-{uuid.uuid4().hex[:8]}-{which}" for which in "ab"]
+    with _provided(cluster, names):
+        yield {"KUBESPAWNER_TEST_NAMESPACE": names[0], "KUBESPAWNER_ANOTHER_NAMESPACE": names[1]}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
@@ -50,6 +50,8 @@ class Suite:
         Returns a context manager that gives the environment variables with which the suite runs.
     without:
         Tests that can't run here: id → why.
+    each:
+        Given those variables, returns a context manager for one run; it gives more of them.
     """
 
     def __init__(
@@ -60,9 +62,10 @@ class Suite:
         files: list[str],
         engine: Callable[[], AbstractContextManager[dict[str, str]]],
         without: dict[str, str] | None = None,
+        each: Callable[[dict[str, str]], AbstractContextManager[dict[str, str]]] = nullcontext,
     ) -> None:
         self.name, self.parent, self.place, self.files = name, parent, place, files
-        self.engine, self.without = engine, without or {}
+        self.engine, self.without, self.each = engine, without or {}, each
 
 
 DOCKER_FILES = ["tests/test_dockerspawner.py", "tests/test_deprecations.py", "tests/volumes_test.py"]
@@ -86,7 +89,14 @@ SUITES = [
         ["tests/test_systemuserspawner.py"],
         places.system_user,
     ),
-    Suite("kube", "jupyterhub-kubespawner", "kubespawner:KubeSpawner", ["tests"], places.kube),
+    Suite(
+        "kube",
+        "jupyterhub-kubespawner",
+        "kubespawner:KubeSpawner",
+        ["tests"],
+        places.kube,
+        each=places.kube_namespaces,
+    ),
 ]
 
 # Differences that are right: test → why. Each is proved at every run: an empty subclass of the parent, with
@@ -140,9 +150,15 @@ def run(suite: Suite, how: str, environment: dict[str, str], only: list[str] | N
         variables["PATH"] = f"{python.parent}:{ROOT / '.cache/node/node_modules/.bin'}:{variables['PATH']}"
         variables["OVERLAY_SWAP"] = "" if how == "stock" else how
         variables["OVERLAY_SWAP_PLACE"] = suite.place
-        with log.open("a" if only else "w") as out:
+        with log.open("a" if only else "w") as out, suite.each(environment) as more:
             subprocess.run(
-                command, cwd=source, env=variables, stdout=out, stderr=out, timeout=TIMEOUT, check=False
+                command,
+                cwd=source,
+                env={**variables, **more},
+                stdout=out,
+                stderr=out,
+                timeout=TIMEOUT,
+                check=False,
             )
         found = outcomes(report) if report.exists() else {}
         if not found:
