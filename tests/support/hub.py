@@ -343,7 +343,14 @@ class RunningHub:
         timeout:
             Seconds without any byte until ``requests`` raises.
         """
-        with self.call("GET", f"{self._path(user, name)}/progress", stream=True, timeout=timeout) as answer:
+        end = time.monotonic() + 10
+        while True:
+            answer = self.call("GET", f"{self._path(user, name)}/progress", stream=True, timeout=timeout)
+            # for some milliseconds a start that failed is pending no more, and its failure is not there yet
+            if answer.status_code != 400 or "is not starting" not in answer.text or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        with answer:
             assert answer.ok, f"{answer.status_code} {answer.text[:2000]}"
             for line in answer.iter_lines(chunk_size=1):
                 if line.startswith(b"data:"):
