@@ -17,12 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tests.support.images import image
-from tests.support.kube import Cluster, start_cluster, stop_cluster, until
+from tests.support.kube import Cluster, start_cluster, stop_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "parents"
+NODE_MODULES = ROOT / ".cache" / "node" / "node_modules"  # of `make proxy`
 HUB = "jupyterhub>=5,<6"  # the helpers of dockerspawner's tests don't run with JupyterHub 6
 
 # distribution → its repository, whose tags are versions, and what its tests ask for
@@ -164,11 +166,11 @@ def _make_busybox(name: str) -> None:
 def _make_hub(name: str) -> None:
     # as JupyterHub's own image: root, no script before the hub, and the proxy that knows internal SSL
     node = shutil.which("node")
-    if node is None:
-        raise Unavailable(f"{name} can't be pulled, and there is no node here for its proxy")
+    if node is None or not NODE_MODULES.is_dir():
+        raise Unavailable(f"{name} can't be pulled, and there is no proxy here for it (make proxy)")
     with tempfile.TemporaryDirectory() as directory:
         shutil.copy(Path(node).resolve(), Path(directory, "node"))
-        shutil.copytree(ROOT / ".cache/node/node_modules", Path(directory, "modules"), symlinks=True)
+        shutil.copytree(NODE_MODULES, Path(directory, "modules"), symlinks=True)
         Path(directory, "Dockerfile").write_text(
             f"FROM {image('stacks')}\nUSER root\nENTRYPOINT []\n"
             "COPY node /usr/local/bin/node\nCOPY modules /opt/proxy/node_modules\n"
@@ -272,8 +274,9 @@ def _provided(cluster: Cluster, namespaces: list[str]) -> Iterator[None]:
         stop.set()
         for job in jobs:
             job.join()
-        for namespace in namespaces:
-            _clear(cluster, namespace)
+        there = {space.metadata.name for space in cluster.call("list_namespace").items}
+        for namespace in there.intersection(namespaces):
+            cluster.remove_namespace(namespace)
 
 
 def _volumes(cluster: Cluster, namespaces: list[str], stop: threading.Event) -> None:
@@ -305,21 +308,25 @@ def _service_names(cluster: Cluster, namespaces: list[str], stop: threading.Even
     while not stop.wait(0.5):
         for namespace in namespaces:
             pods = cluster.call("list_namespaced_pod", namespace).items
-            lines = []
-            for service in cluster.call("list_namespaced_service", namespace).items:
-                wanted = (service.spec.selector or {}).items()
-                name = f"{service.metadata.name}.{namespace}"
-                for pod in pods:
-                    if wanted and wanted <= (pod.metadata.labels or {}).items() and pod.status.pod_ip:
-                        lines.append(f"{pod.status.pod_ip} {name} {name}.svc.cluster.local")
+            lines = _hosts(cluster.call("list_namespaced_service", namespace).items, pods)
             statuses = [status for pod in pods for status in pod.status.container_statuses or []]
-            for container in (s.container_id.removeprefix("docker://") for s in statuses if s.container_id):
-                for line in lines:
-                    if (container, line) in told:
-                        continue
-                    tell = ["docker", "exec", "-u", "0", container, "sh", "-c", f"echo {line} >> /etc/hosts"]
-                    if subprocess.run(tell, capture_output=True, check=False).returncode == 0:
-                        told.add((container, line))
+            containers = [s.container_id.removeprefix("docker://") for s in statuses if s.container_id]
+            for container, line in {(c, line) for c in containers for line in lines} - told:
+                tell = ["docker", "exec", "-u", "0", container, "sh", "-c", f"echo {line} >> /etc/hosts"]
+                if subprocess.run(tell, capture_output=True, check=False).returncode == 0:
+                    told.add((container, line))
+
+
+def _hosts(services: list[Any], pods: list[Any]) -> list[str]:
+    """Return a line of ``/etc/hosts`` for each pod of each service."""
+    lines = []
+    for service in services:
+        wanted = (service.spec.selector or {}).items()
+        name = f"{service.metadata.name}.{service.metadata.namespace}"
+        for pod in pods:
+            if wanted and wanted <= (pod.metadata.labels or {}).items() and pod.status.pod_ip:
+                lines.append(f"{pod.status.pod_ip} {name} {name}.svc.cluster.local")
+    return lines
 
 
 def _ended_sandboxes(cluster: Cluster, namespaces: list[str], stop: threading.Event) -> None:
@@ -339,13 +346,3 @@ def _ended_sandboxes(cluster: Cluster, namespaces: list[str], stop: threading.Ev
             ).stdout.split()
             if ended:
                 subprocess.run(["docker", "rm", *ended], capture_output=True, check=False)
-
-
-def _clear(cluster: Cluster, namespace: str) -> None:
-    spaces = [space.metadata.name for space in cluster.call("list_namespace").items]
-    if namespace not in spaces:
-        return
-    for pod in cluster.call("list_namespaced_pod", namespace).items:
-        cluster.call("delete_namespaced_pod", pod.metadata.name, namespace, grace_period_seconds=0)
-    until(lambda: not cluster.call("list_namespaced_pod", namespace).items, 90, "pods are still there")
-    cluster.call("delete_namespace", namespace)

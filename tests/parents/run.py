@@ -30,7 +30,7 @@ from tests.parents import places
 
 ROOT = places.ROOT
 HERE = Path(__file__).resolve().parent
-TIMEOUT = 3600  # seconds, for one run of a suite
+TIMEOUT = 1500  # seconds, for one run of a suite
 
 
 class Suite:
@@ -147,7 +147,7 @@ def run(suite: Suite, how: str, environment: dict[str, str], only: list[str] | N
             "PYTHONPATH": f"{HERE}:{ROOT}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        variables["PATH"] = f"{python.parent}:{ROOT / '.cache/node/node_modules/.bin'}:{variables['PATH']}"
+        variables["PATH"] = f"{python.parent}:{places.NODE_MODULES / '.bin'}:{variables['PATH']}"
         variables["OVERLAY_SWAP"] = "" if how == "stock" else how
         variables["OVERLAY_SWAP_PLACE"] = suite.place
         with log.open("a" if only else "w") as out, suite.each(environment) as more:

@@ -51,6 +51,13 @@ class Cluster:
 
         return asyncio.run(call())
 
+    def remove_namespace(self, name: str) -> None:
+        """Remove a namespace; its pods first, and at once: an old kubelet takes a minute for each."""
+        for pod in self.call("list_namespaced_pod", name).items:
+            self.call("delete_namespaced_pod", pod.metadata.name, name, grace_period_seconds=0)
+        until(lambda: not self.call("list_namespaced_pod", name).items, 90, "pods are still there")
+        self.call("delete_namespace", name)
+
 
 class Namespace:
     """A namespace of its own, with volumes for some users and a service account for a hub; a context manager.
@@ -123,12 +130,7 @@ class Namespace:
 
     def __exit__(self, *exc: object) -> None:
         try:
-            for pod in self.cluster.call("list_namespaced_pod", self.name).items:
-                self.cluster.call(
-                    "delete_namespaced_pod", pod.metadata.name, self.name, grace_period_seconds=0
-                )
-            until(lambda: not self.pods(), 90, "pods are still there")
-            self.cluster.call("delete_namespace", self.name)
+            self.cluster.remove_namespace(self.name)
             for number in range(self._volumes):
                 self.cluster.call("delete_persistent_volume", f"{self.name}-{number}")
         finally:
