@@ -128,7 +128,7 @@ export class PackagesModel {
       this.loaded = true;
       this.back();
       if (status.job) {
-        this.discover(status.job);
+        this.discover(status, status.job);
       }
       if (this.packages === null) {
         await this.show(this.scope); // somebody has chosen another list meanwhile
@@ -168,7 +168,7 @@ export class PackagesModel {
       return;
     }
     if (status.job) {
-      this.discover(status.job);
+      this.discover(status, status.job);
     } else if (trace(status) !== trace(this.status) || isAway(this.error)) {
       await this.refresh();
     } else if (JSON.stringify(status.notices) !== JSON.stringify(this.status?.notices)) {
@@ -342,8 +342,9 @@ export class PackagesModel {
   }
 
   /** Follow what another page or a terminal has begun; never one that is known to be over. */
-  private discover(job: IJob): void {
+  private discover(status: IStatus, job: IJob): void {
     if (!this.running && this.job?.id !== job.id) {
+      this.status = status; // its notices are of the time since that job began
       this.follow(job);
     }
   }

@@ -165,6 +165,15 @@ test('an answer that was asked for earlier does not replace a later one', async 
   expect(model.revisions).toEqual([{ id: 2 }]);
 });
 
+test('with a job that another began, what is said of it is shown', async () => {
+  await model.refresh();
+  const status = await server.status();
+  const notices = [{ code: 'restoring', message: '', hint: '' }];
+  server.status = async () => ({ ...status, notices, job: job('running', { id: 'b2' }) });
+  await model.glance();
+  expect([model.running, model.status!.notices]).toEqual([true, notices]);
+});
+
 test('a status that is late does not bring a finished job back', async () => {
   await proposed();
   await model.accept();

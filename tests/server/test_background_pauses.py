@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -87,3 +89,31 @@ def test_an_env_that_breaks_under_a_server_is_told_of_and_loses_no_line(
     os.rename(env.path + "/elsewhere", env.site_packages)
     there.once()
     assert "env-broken" not in [item["code"] for item in ctx.notices]
+
+
+def test_a_restore_that_has_not_begun_to_write_is_told_as_one(
+    tmp_path: Path,
+    base: Base,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ctx = make_context(tmp_path / "home", base, index_url="http://127.0.0.1:9/simple/")
+    overlay, _ = ctx.require()
+    Path(overlay.requirements).write_text("awaited\n")
+    begin, work = threading.Event(), Service._work
+
+    def later(service: Service, *given: Any) -> Any:
+        assert begin.wait(60)
+        return work(service, *given)
+
+    monkeypatch.setattr(Service, "_work", later)
+    there = background(ctx)
+    there.once()
+    told = there.service.status()
+    begin.set()
+    assert there.service.jobs.stop(60)
+    assert told["job"]["action"] == "restore"
+    codes = {n["code"] for n in told["notices"]}
+    assert "restoring" in codes and "restore-waiting" not in codes
+    # and afterwards, as nothing could be had
+    there.once()
+    assert "restore-waiting" in {n["code"] for n in there.service.status()["notices"]}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from overlayspawner.payload import actions, dists, gate, interrupted, report, sizes
 from overlayspawner.payload.context import Context
-from overlayspawner.payload.contract import OverlayError
+from overlayspawner.payload.contract import OverlayError, notice
 from overlayspawner.payload.follow import Follower
 from overlayspawner.payload.joblimits import JobLimits
 from overlayspawner.payload.lease import Busy
@@ -96,8 +96,11 @@ class Service:
     def status(self) -> dict[str, Any]:
         """Return the JSON shape of ``status``."""
         self._follower.look()
-        current = self.jobs.current()
-        return {**report.status(self.context), "job": current.to_dict() if current else None}
+        told, current = report.status(self.context), self.jobs.current()
+        if self._restoring(current):  # the notice may be of the moment before that job has begun
+            notices = told["notices"]
+            told["notices"] = [notice("restoring") if n["code"] == "restore-waiting" else n for n in notices]
+        return {**told, "job": current.to_dict() if current else None}
 
     def packages(self, scope: str) -> list[dict[str, Any]]:
         """Return the packages of a scope (``overlay``, ``base``, ``user-site``)."""
@@ -133,8 +136,11 @@ class Service:
     def modules(self, name: str) -> dict[str, Any]:
         """Return the packages that are known to have a module."""
         found = self.finder.modules(name)
-        job = self.jobs.current()
-        return {**found, "restoring": found["restoring"] or (job is not None and job.action == "restore")}
+        return {**found, "restoring": found["restoring"] or self._restoring(self.jobs.current())}
+
+    @staticmethod
+    def _restoring(job: Job | None) -> bool:
+        return job is not None and job.action == "restore"
 
     async def ask_index(self, work: Callable[[], T]) -> T:
         """Run what asks the package index in a thread of its own, as :meth:`off_loop`.
