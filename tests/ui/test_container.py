@@ -187,6 +187,7 @@ def test_safe_mode(hub: RunningHub, pages: Pages, picture: Picture) -> None:
     expect(Notebook(page).run("import tinytree")).to_contain_text("ModuleNotFoundError")
     picture(page, "panel-safe")
 
+    page.goto(f"{hub.host}/hub/home")  # from where users stop a server: no page of it goes on asking
     hub.stop_server("careful")
     server = hub.start_server("careful")
     assert server.overlay("status")["mode"] == "normal"
