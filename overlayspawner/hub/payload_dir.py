@@ -157,9 +157,7 @@ def safe_directory(path: str, reader: Reader | None = None) -> str:
         try:
             info = os.lstat(below)
         except FileNotFoundError:
-            with suppress(FileExistsError):
-                os.mkdir(below, 0o700)
-                os.chmod(below, 0o755)  # noqa: S103 - for servers to read, whatever the umask
+            _make(below)
             info = os.lstat(below)
         if stat.S_ISLNK(info.st_mode):
             links += 1
@@ -174,6 +172,24 @@ def safe_directory(path: str, reader: Reader | None = None) -> str:
             raise NotADirectoryError(20, "Not a directory", below)
         else:
             at = below
+
+
+def _make(path: str) -> None:
+    """Make a directory for servers to read, whatever the umask, unless another does.
+
+    It has its rights from its first moment: servers that start at the same time look at them.
+    """
+    try:
+        fresh = tempfile.mkdtemp(prefix=".new-", dir=os.path.dirname(path))
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, path) from None  # not the passing name
+    try:
+        os.chmod(fresh, 0o755)  # noqa: S103
+        os.rename(fresh, path)
+    except OSError:
+        os.rmdir(fresh)
+        if not os.path.lexists(path):
+            raise
 
 
 def _trusted() -> set[int]:

@@ -8,8 +8,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -227,6 +230,22 @@ def test_it_runs_from_a_place_where_no_program_may(public: Path) -> None:
         assert "payload" not in done.stderr
     finally:
         subprocess.run(["umount", "--lazy", public], check=True)
+
+
+def test_it_can_be_read_from_its_first_moment(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chmod = os.chmod
+
+    def slow(path: str, mode: int, **options: Any) -> None:
+        time.sleep(0.2)  # here another server that starts looks
+        chmod(path, mode, **options)
+
+    monkeypatch.setattr(os, "chmod", slow)
+    reader = payload_dir.Reader(-1, ())
+    parent = public / "a" / "b"
+    with ThreadPoolExecutor(8) as pool:
+        made = {place for place, _ in pool.map(lambda _: payload_dir.deliver(str(parent), reader), range(8))}
+    assert made == {deliver(parent)}
+    assert [path.name for path in public.rglob(".new-*")] == []
 
 
 def test_several_hubs_share_it(tmp_path: Path) -> None:
