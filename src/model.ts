@@ -127,9 +127,7 @@ export class PackagesModel {
       this.updates.keep(new Map((lists[0] ?? []).map(item => [item.name, item.version])));
       this.loaded = true;
       this.back();
-      if (status.job) {
-        this.discover(status, status.job);
-      }
+      this.discover(status);
       if (this.packages === null) {
         await this.show(this.scope); // somebody has chosen another list meanwhile
       }
@@ -168,7 +166,7 @@ export class PackagesModel {
       return;
     }
     if (status.job) {
-      this.discover(status, status.job);
+      this.discover(status);
     } else if (trace(status) !== trace(this.status) || isAway(this.error)) {
       await this.refresh();
     } else if (JSON.stringify(status.notices) !== JSON.stringify(this.status?.notices)) {
@@ -342,8 +340,9 @@ export class PackagesModel {
   }
 
   /** Follow what another page or a terminal has begun; never one that is known to be over. */
-  private discover(status: IStatus, job: IJob): void {
-    if (!this.running && this.job?.id !== job.id) {
+  private discover(status: IStatus): void {
+    const job = status.job;
+    if (job && !this.running && this.job?.id !== job.id) {
       this.status = status; // its notices are of the time since that job began
       this.follow(job);
     }

@@ -33,6 +33,7 @@ EXTENSIONS = {
 WRITERS_OWN = (
     "job-",
     "journal",
+    "lease.json",
     "reserve-",
     "set-aside",
     "spare",
@@ -141,8 +142,6 @@ class RunningServer(Server):
         out = {}
         for path in sorted(self.overlay_path.rglob("*")):
             if path.name in ("lock", ".lock", "stubs.json") or STUBS in str(path):
-                continue
-            if path.name.startswith("lease.json"):  # or the file that takes its place, every few seconds
                 continue
             if path.parent.name == ".overlay" and path.name.startswith(WRITERS_OWN):
                 if path.name == "journal" and path.read_bytes().split()[3] != b"none":
